@@ -1,0 +1,112 @@
+// The interface to a log: append, checkpoint, load. Knows nothing of RESP or of commands.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backend/row.hpp"
+
+namespace isthmus::backend {
+
+/// For each origin the highest seq that somebody has folded in.
+using Vector = std::map<OriginId, Seq>;
+
+/// The types of a key in the checkpoint. `none` is a deleted key that is still remembered.
+enum class StoredType : std::uint8_t { none, string, hash };
+
+/// A key of the checkpoint without its hash fields.
+struct StoredKey {
+  std::uint8_t db = 0;
+  std::string key;
+  StoredType type = StoredType::none;
+  std::string value;  ///< of a string
+  Version version = 0;
+  SiteId site = 0;
+  Version cut_version = 0;  ///< everything of this key at or below (cut_version, cut_site) is deleted
+  SiteId cut_site = 0;
+  std::optional<std::int64_t> expire_at;  ///< milliseconds since the Unix epoch
+  Version expire_version = 0;
+  SiteId expire_site = 0;
+  bool forget = false;          ///< write: delete this key and its fields from the checkpoint
+  bool replace_fields = false;  ///< write: delete the fields that the checkpoint has before those of this chunk go in
+};
+
+/// One field of a hash in the checkpoint.
+struct StoredField {
+  std::uint8_t db = 0;
+  std::string key;
+  std::string field;
+  std::string value;
+  Version version = 0;
+  SiteId site = 0;
+  bool deleted = false;  ///< a tombstone that is still remembered
+  bool forget = false;   ///< write: delete this field from the checkpoint
+};
+
+/// A piece of a checkpoint: written in one transaction, keys first, then fields.
+struct CheckpointChunk {
+  std::vector<StoredKey> keys;
+  std::vector<StoredField> fields;
+  bool empty() const { return keys.empty() && fields.empty(); }
+};
+
+/// Receives what `Log::load` reads: keys and fields of the checkpoint (a key before its fields), then the rows of the log
+/// that the checkpoint does not cover, per origin in the order of seq. Views live during the call only.
+class LoadSink {
+ public:
+  virtual ~LoadSink() = default;
+  virtual void key(const StoredKey& key) = 0;
+  virtual void field(const StoredField& field) = 0;
+  virtual void row(const Row& row) = 0;
+};
+
+/// The log cannot be opened or used at all: a wrong path, a foreign or newer database, a lock held by another server.
+/// `what()` is one clear line for the operator, with the remedy where there is one.
+struct OpenError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// The backend could not take a transaction. Nothing of it is in the log.
+struct AppendError : std::runtime_error {
+  enum class Kind {
+    unavailable,  ///< the world's failure (disk full, file gone, I/O error): the same batch may go in later
+    rejected,     ///< this batch will never go in (for example a value that SQL cannot hold)
+  };
+  AppendError(Kind k, const std::string& what) : std::runtime_error(what), kind(k) {}
+  Kind kind;
+};
+
+/// A log in SQL. Its functions are called by one thread at a time.
+class Log {
+ public:
+  virtual ~Log() = default;
+
+  /// Whether appended rows outlive the process. If not, nothing needs to be appended at all.
+  virtual bool durable() const = 0;
+  /// The database's own site id, made at its birth.
+  virtual SiteId site() const = 0;
+  /// What is in the database. Once, before the first append. Throws OpenError.
+  virtual void load(LoadSink& sink) = 0;
+  /// Commits all rows of the batch in one transaction, in their order. Throws AppendError.
+  virtual void append(const RowBatch& batch) = 0;
+  /// Writes a piece of the checkpoint in one transaction. A stored key or field with a higher (version, site) stays as
+  /// it is. Throws AppendError.
+  virtual void write_checkpoint(const CheckpointChunk& chunk) = 0;
+  /// The checkpoint now covers `vector`: records that and may delete the covered rows from the log. Throws AppendError.
+  virtual void finish_checkpoint(const Vector& vector) = 0;
+  /// Deletes at most a few thousand covered rows; false when none are left. Throws AppendError.
+  virtual bool cut() = 0;
+  /// Size of the database on disk in bytes, for INFO. 0 if unknown.
+  virtual std::uint64_t disk_bytes() const = 0;
+  /// One line for INFO and log lines: the kind and place of the backend without secrets, as `sqlite:/path`.
+  virtual std::string description() const = 0;
+};
+
+/// Opens the backend that `url` names: `memory:` or `sqlite:PATH`. Throws OpenError and touches nothing if it cannot.
+std::unique_ptr<Log> open_log(const std::string& url);
+
+}  // namespace isthmus::backend

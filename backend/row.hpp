@@ -1,0 +1,87 @@
+// The rows of the log, as every backend stores them and every server folds them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace isthmus::backend {
+
+/// A random positive number that a database gets at its birth.
+using SiteId = std::int64_t;
+/// A random positive number for each source of rows: a lease for state rows, a server process for messages.
+using OriginId = std::int64_t;
+/// Position of a row within its origin: 1, 2, 3, … 0 means "none".
+using Seq = std::uint64_t;
+/// A hybrid logical clock timestamp: 48 bits of milliseconds since the Unix epoch, 16 bits of counter.
+using Version = std::uint64_t;
+
+/// What a row says. The names are those of the column `kind` in SQL.
+enum class RowKind : std::uint8_t {
+  set,       ///< key becomes a string: value and deadline (none if absent); whatever the key was before is gone
+  update,    ///< key's string value; the deadline stays
+  hset,      ///< one field of a hash
+  hdel,      ///< one field of a hash is deleted
+  del,       ///< key is deleted with all it has
+  expire,    ///< key's deadline (none if absent)
+  flush,     ///< all keys of the database are deleted
+  publish,   ///< a message: key is the channel, value the payload
+  spublish,  ///< a message to a shard channel
+  lease,     ///< somebody took the right to write: the first row of an origin
+};
+
+/// The name of a kind in SQL, and back. `row_kind_from_name` gives nothing for a name of a newer schema.
+std::string_view row_kind_name(RowKind kind);
+std::optional<RowKind> row_kind_from_name(std::string_view name);
+
+/// One row of the log. The views belong to whoever handed the row out and live as long as that says.
+struct Row {
+  SiteId site = 0;
+  OriginId origin = 0;
+  Seq seq = 0;
+  Version version = 0;
+  std::uint8_t db = 0;
+  RowKind kind = RowKind::set;
+  bool group_end = true;  ///< last row of one command or one EXEC: readers see a group whole or not at all
+  std::string_view key;
+  std::string_view field;
+  std::string_view value;
+  std::optional<std::int64_t> expire_at;  ///< deadline in milliseconds since the Unix epoch (kinds set and expire)
+  std::int64_t sent_at = 0;               ///< milliseconds since the Unix epoch (messages only, else 0)
+};
+
+/// Rows that commit together, with their bytes in one piece of memory. Not thread-safe.
+class RowBatch {
+ public:
+  /// Copies the row and its bytes.
+  void append(const Row& row);
+  bool empty() const { return rows_.empty(); }
+  std::size_t size() const { return rows_.size(); }
+  /// Bytes of keys, fields and values held.
+  std::size_t bytes() const { return bytes_.size(); }
+  /// The row at `index`; its views live until the batch changes.
+  Row operator[](std::size_t index) const;
+  /// Forgets the rows and keeps the memory (up to a few MiB) for the next ones.
+  void clear();
+
+ private:
+  struct Packed {
+    SiteId site;
+    OriginId origin;
+    Seq seq;
+    Version version;
+    std::int64_t expire_at;
+    std::int64_t sent_at;
+    std::size_t offset;
+    std::uint32_t key_size, field_size, value_size;
+    std::uint8_t db;
+    RowKind kind;
+    bool group_end, has_deadline;
+  };
+  std::vector<Packed> rows_;
+  std::string bytes_;
+};
+
+}  // namespace isthmus::backend
