@@ -1,0 +1,466 @@
+// Reads flags, environment and config file. CLI11 parses the command line and writes the help; the values of
+// all three sources go through the same setters.
+#include "src/config.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string_view>
+#include <thread>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+
+#include "src/config_file.hpp"
+
+namespace isthmus {
+namespace {
+
+constexpr std::uint32_t kMaxThreads = 64;  // far beyond what one shared keyspace can use
+constexpr std::uint32_t kMaxDefaultThreads =
+    8;  // more I/O threads rarely pay, and the machine has other work
+constexpr std::int64_t kMaxCommitTimeoutMs = 3'600'000;
+constexpr std::uint64_t kMinBulkBytes = 1 << 20;  // Redis's lower bound for proto-max-bulk-len
+
+// What is wrong, without the place. Never holds a value that may be a secret.
+struct BadConfig : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// --- Setters: from the text of a value to the structure.
+
+using Setter = std::function<void(Config&, const std::string&)>;
+
+std::int64_t whole_number(const std::string& text, std::int64_t lowest, std::int64_t highest) {
+  const auto number = parse_integer(text);
+  if (!number || *number < lowest || *number > highest) {
+    throw BadConfig("'" + text + "' is not a whole number from " + std::to_string(lowest) + " to " +
+                    std::to_string(highest));
+  }
+  return *number;
+}
+
+template <typename T>
+Setter number(T Config::*member, std::int64_t lowest, std::int64_t highest) {
+  return [=](Config& config, const std::string& text) {
+    config.*member = static_cast<T>(whole_number(text, lowest, highest));
+  };
+}
+
+Setter memory_bytes(std::uint64_t Config::*member, std::uint64_t lowest) {
+  return [=](Config& config, const std::string& text) {
+    const auto bytes = parse_memory_bytes(text);
+    if (!bytes) throw BadConfig("'" + text + "' is not a size such as 100mb, 1gb or 4096");
+    if (*bytes < lowest)
+      throw BadConfig("'" + text + "' is too small, at least " + std::to_string(lowest) + " bytes");
+    config.*member = *bytes;
+  };
+}
+
+std::int64_t duration_ms(const std::string& text, std::int64_t bare_unit_ms, std::int64_t lowest_ms,
+                         std::int64_t highest_ms, const char* examples) {
+  const auto duration = parse_duration_ms(text, bare_unit_ms);
+  if (!duration || *duration < lowest_ms || *duration > highest_ms) {
+    throw BadConfig("'" + text + "' is not a duration such as " + examples + ", from " +
+                    std::to_string(lowest_ms) + " to " + std::to_string(highest_ms) + " ms");
+  }
+  return *duration;
+}
+
+Setter whole_seconds(std::uint32_t Config::*member) {
+  return [=](Config& config, const std::string& text) {
+    constexpr std::int64_t kHighestMs = 1000LL * std::numeric_limits<std::int32_t>::max();
+    const std::int64_t duration = duration_ms(text, 1000, 0, kHighestMs, "300 or 300s or 5m");
+    if (duration % 1000 != 0) throw BadConfig("'" + text + "' is not a whole number of seconds");
+    config.*member = static_cast<std::uint32_t>(duration / 1000);
+  };
+}
+
+void set_commit_timeout(Config& config, const std::string& text) {
+  config.commit_timeout_ms = duration_ms(text, 1, 1, kMaxCommitTimeoutMs, "5000 or 500ms or 5s");
+}
+
+void set_bind(Config& config, const std::string& text) {
+  std::vector<std::string> addresses = split_list(text);
+  if (addresses.empty()) throw BadConfig("wants at least one address, as 127.0.0.1 or 0.0.0.0,::");
+  for (std::string& address : addresses) {
+    // Redis's words for "everywhere".
+    if (address == "*") address = "0.0.0.0";
+    if (address == "::*") address = "::";
+  }
+  config.bind = std::move(addresses);
+}
+
+void set_backend(Config& config, const std::string& text) {
+  constexpr std::string_view kSqlite = "sqlite:";
+  const bool sqlite = text.starts_with(kSqlite) && text.size() > kSqlite.size();
+  // A URL of another kind may carry a password, so the text stays out of the line.
+  if (!sqlite && text != "memory:") throw BadConfig("the backend is memory: or sqlite:PATH");
+  config.backend = text;
+}
+
+void set_databases(Config& /*config*/, const std::string& text) {
+  if (parse_integer(text) != kDatabases) throw BadConfig("there are always 16 databases");
+}
+
+void set_requirepass(Config& config, const std::string& text) {
+  if (text.empty()) throw BadConfig("the password is empty; leave the option out for none");
+  config.requirepass = text;
+}
+
+void set_requirepass_file(Config& config, const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  if (!file || (!std::getline(file, line) && !file.eof()))
+    throw BadConfig("cannot read the file '" + path + "'");
+  if (!line.empty() && line.back() == '\r') line.pop_back();
+  if (line.empty()) throw BadConfig("the first line of '" + path + "' is empty; it should be the password");
+  config.requirepass = line;
+}
+
+void set_output_buffer_limits(Config& config, const std::string& text) {
+  const std::string wrong = parse_output_buffer_limits(text, config.client_output_buffer_limits);
+  if (!wrong.empty()) throw BadConfig(wrong + " As in: pubsub 32mb 8mb 60");
+}
+
+void set_keyspace_events(Config& config, const std::string& text) {
+  if (!is_keyspace_event_flags(text))
+    throw BadConfig("'" + text + "' has characters other than KEg$lshzxetdmnA");
+  config.notify_keyspace_events = text;
+}
+
+void set_log_level(Config& config, const std::string& text) {
+  const auto level = log_level_from_name(text);
+  if (!level) throw BadConfig("'" + text + "' is none of trace, debug, info, warning, error");
+  config.log.level = *level;
+}
+
+void set_log_format(Config& config, const std::string& text) {
+  if (text != "text" && text != "json") throw BadConfig("'" + text + "' is neither text nor json");
+  config.log.format = text == "json" ? LogFormat::json : LogFormat::text;
+}
+
+void set_log_file(Config& config, const std::string& text) { config.log.file = text; }
+
+// --- The table of all options.
+
+struct OptionSpec {
+  std::string name;
+  std::string type;  // as the help shows it
+  std::string group;
+  std::string help;
+  Setter set;
+  int max_words = 1;
+};
+
+constexpr std::int64_t kInt32Max = std::numeric_limits<std::int32_t>::max();
+constexpr std::int64_t kInt64Max = std::numeric_limits<std::int64_t>::max();
+
+std::vector<OptionSpec> network_options() {
+  const std::string group = "Network";
+  return {
+      {"port", "N", group, "TCP port; 0 takes any free one, see the log line [6379]",
+       number(&Config::port, 0, 65535)},
+      {"bind", "ADDR,...", group, "addresses to listen on; 0.0.0.0,:: is everywhere [127.0.0.1]", set_bind},
+      {"tcp-backlog", "N", group, "connections the kernel may hold for us [511]",
+       number(&Config::tcp_backlog, 1, kInt32Max)},
+      {"tcp-keepalive", "TIME", group, "probe silent clients this often, 0 = never [300s]",
+       whole_seconds(&Config::tcp_keepalive_s)},
+      {"timeout", "TIME", group, "close clients idle this long, 0 = never; not subscribers [0]",
+       whole_seconds(&Config::timeout_s)},
+  };
+}
+
+std::vector<OptionSpec> state_options() {
+  const std::string group = "State";
+  return {
+      {"backend", "URL", group,
+       "where state lives: sqlite:PATH, or memory: (gone when the server ends)\n[sqlite:isthmus.db]",
+       set_backend},
+      {"commit-timeout", "TIME", group, "how long a write waits for a backend that is down [5s]",
+       set_commit_timeout},
+      {"databases", "16", group, "for Redis's sake: there are always 16", set_databases},
+  };
+}
+
+std::vector<OptionSpec> client_options() {
+  const std::string group = "Clients";
+  return {
+      {"requirepass", "TEXT", group,
+       "the password that clients must give (AUTH);\nanyone who can list processes sees it, so better:",
+       set_requirepass},
+      {"requirepass-file", "FILE", group, "the same, from the first line of a file", set_requirepass_file},
+      {"maxclients", "N", group, "connections at a time [10000]", number(&Config::maxclients, 1, kInt32Max)},
+      {"proto-max-bulk-len", "SIZE", group, "the longest value a client may send [512mb]",
+       memory_bytes(&Config::proto_max_bulk_bytes, kMinBulkBytes)},
+      {"client-output-buffer-limit", "CLASS HARD SOFT TIME", group,
+       "what may wait for a client that does not read: it is closed\n"
+       "beyond HARD, or beyond SOFT for TIME seconds\n[pubsub 32mb 8mb 60]",
+       set_output_buffer_limits, 12},
+      {"notify-keyspace-events", "FLAGS", group, "keyspace events to publish, as in Redis; AKE is all [none]",
+       set_keyspace_events},
+  };
+}
+
+std::vector<OptionSpec> resource_options() {
+  const std::string group = "Resources";
+  return {
+      {"threads", "N", group, "I/O threads, 1 to 64 [the cores, at most 8]",
+       number(&Config::threads, 1, kMaxThreads)},
+      {"maxmemory", "SIZE", group, "refuse writes beyond this much memory, 0 = no limit [0]",
+       memory_bytes(&Config::maxmemory_bytes, 0)},
+  };
+}
+
+std::vector<OptionSpec> observe_options() {
+  const std::string group = "Watching it";
+  return {
+      {"log-level", "LEVEL", group, "trace, debug, info, warning or error [info]", set_log_level},
+      {"log-format", "FORMAT", group, "text, or json with one object a line [text]", set_log_format},
+      {"log-file", "FILE", group, "append log lines to this file [stderr]", set_log_file},
+      {"slowlog-log-slower-than", "US", group,
+       "SLOWLOG keeps commands that take more microseconds than\nthis, -1 = none [10000]",
+       number(&Config::slowlog_log_slower_than_us, -1, kInt64Max)},
+      {"slowlog-max-len", "N", group, "and at most so many of them [128]",
+       number(&Config::slowlog_max_len, 0, kInt32Max)},
+  };
+}
+
+std::vector<OptionSpec> all_options() {
+  std::vector<OptionSpec> all;
+  for (auto& part :
+       {network_options(), state_options(), client_options(), resource_options(), observe_options()}) {
+    all.insert(all.end(), part.begin(), part.end());
+  }
+  return all;
+}
+
+// --- The three sources. Each gives {name: (value, place)}; the one asked first wins.
+
+struct Setting {
+  std::string value;
+  std::string place;  // begins the error line, as `--port` or `isthmus.conf:3: port`
+};
+using Settings = std::map<std::string, Setting>;
+
+std::string environment_name(const std::string& option) {
+  std::string name = "ISTHMUS_";
+  for (const char c : option) {
+    name += c == '-' ? '_' : static_cast<char>(c >= 'a' && c <= 'z' ? c - ('a' - 'A') : c);
+  }
+  return name;
+}
+
+std::optional<Setting> from_environment(const std::string& option, const Environment& environment) {
+  const std::string name = environment_name(option);
+  const char* const value = environment(name.c_str());
+  if (value == nullptr || *value == '\0') return std::nullopt;
+  if (option == "port" && std::string_view(value).starts_with("tcp://")) return std::nullopt;
+  return Setting{value, name};
+}
+
+Settings from_file(const std::string& path, const std::vector<OptionSpec>& options) {
+  std::ifstream file(path);
+  if (!file || file.peek() == std::ifstream::traits_type::eof()) {
+    // A folder opens, and shows only when it is read that it cannot be.
+    if (!file.is_open() || file.bad() || !file.eof())
+      throw BadConfig("cannot read the config file '" + path + "'");
+  }
+  Settings settings;
+  try {
+    for (ConfigFileEntry& entry : read_config_file(file)) {
+      const std::string place = path + ":" + std::to_string(entry.line) + ": " + entry.name;
+      const auto known = [&](const OptionSpec& option) { return option.name == entry.name; };
+      if (std::none_of(options.begin(), options.end(), known)) throw BadConfig(place + ": no such option");
+      if (!settings.try_emplace(entry.name, Setting{std::move(entry.value), place}).second) {
+        throw BadConfig(place + ": given twice");
+      }
+    }
+  } catch (const ConfigFileError& error) {
+    throw BadConfig(path + ":" + std::to_string(error.line) + ": " + error.what());
+  }
+  return settings;
+}
+
+// The password has two names. The source that ranks higher wins, as with any other option; one source may not
+// use both.
+enum class Source { flag, environment, file };
+
+struct Found {
+  Setting setting;
+  Source source = Source::flag;
+};
+
+void settle_password(std::map<std::string, Found>& found) {
+  const auto plain = found.find("requirepass");
+  const auto file = found.find("requirepass-file");
+  if (plain == found.end() || file == found.end()) return;
+  if (plain->second.source == file->second.source) {
+    throw BadConfig(file->second.setting.place + ": give either this or requirepass");
+  }
+  found.erase(plain->second.source < file->second.source ? file : plain);
+}
+
+std::uint32_t default_threads() {
+  return std::clamp<std::uint32_t>(std::thread::hardware_concurrency(), 1, kMaxDefaultThreads);
+}
+
+// --- The command line.
+
+constexpr const char* kDescription =
+    "Isthmus is a Redis server whose state lives in SQL. Applications use it by their Redis URL.\n";
+
+constexpr const char* kFooter =
+    "Each option can also be set by the environment (ISTHMUS_PORT for --port, ISTHMUS_LOG_LEVEL for "
+    "--log-level)\n"
+    "or in the config file (a line such as port = 6379). A flag wins over the environment, and that over the "
+    "file.\n"
+    "SIZE: bytes, or 100mb, 1gb (kb = 1024, k = 1000). TIME: 300, 300s, 500ms, 5m.\n"
+    "\n"
+    "Examples:\n"
+    "  isthmus                                      state in ./isthmus.db, port 6379, this machine only\n"
+    "  isthmus --port 7000 --backend memory:        nothing is kept\n"
+    "  isthmus --bind 0.0.0.0 --requirepass-file /etc/isthmus/password --backend "
+    "sqlite:/var/lib/isthmus/state.db";
+
+class CommandLine {
+ public:
+  explicit CommandLine(const std::vector<OptionSpec>& options) : app_(kDescription, "isthmus") {
+    app_.get_formatter()->column_width(36);
+    app_.footer(kFooter);
+    app_.set_help_flag("-h,--help", "print this and exit")->group("General");
+    app_.set_version_flag("-v,--version", "isthmus " ISTHMUS_VERSION, "print the version and exit")
+        ->group("General");
+    add({"config", "FILE", "General", "read options from this file", nullptr});
+    for (const OptionSpec& option : options) add(option);
+    app_.allow_extras();
+  }
+
+  // Null if the command line is fine, else what to do instead.
+  std::optional<ParsedConfig> parse(int argc, const char* const* argv) {
+    try {
+      app_.parse(argc, argv);
+    } catch (const CLI::CallForHelp&) {
+      return ParsedConfig{std::nullopt, 0, help()};
+    } catch (const CLI::CallForVersion& version) {
+      return ParsedConfig{std::nullopt, 0, std::string(version.what()) + "\n"};
+    } catch (const CLI::ParseError& error) {
+      throw BadConfig(error.what());
+    }
+    refuse_extras();
+    return std::nullopt;
+  }
+
+  std::optional<Setting> setting(const std::string& name) const {
+    const CLI::Option* const option = app_.get_option("--" + name);
+    if (option->count() == 0) return std::nullopt;
+    std::string joined;
+    for (const std::string& word : option->reduced_results()) joined += (joined.empty() ? "" : " ") + word;
+    return Setting{joined, "--" + name};
+  }
+
+ private:
+  // CLI11's help without the second blank line that it puts between groups.
+  std::string help() const {
+    std::string text = app_.help();
+    for (std::size_t at = text.find("\n\n\n"); at != std::string::npos; at = text.find("\n\n\n", at))
+      text.erase(at, 1);
+    return text;
+  }
+
+  void add(const OptionSpec& spec) {
+    // The values are taken from the option itself, so the variable that CLI11 wants to fill is a throw-away.
+    CLI::Option* option = nullptr;
+    if (spec.max_words == 1) {
+      // Said twice, the later one holds, so that a wrapper's options can be overridden by appending.
+      option = app_.add_option("--" + spec.name, unused_word_, spec.help)
+                   ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+    } else {
+      option = app_.add_option("--" + spec.name, unused_words_, spec.help)->expected(1, spec.max_words);
+    }
+    option->type_name(spec.type)->group(spec.group);
+  }
+
+  // An unknown option is named, but only up to its `=`; a bare word is not repeated at all, as it may belong
+  // to a password.
+  void refuse_extras() const {
+    const std::vector<std::string> extras = app_.remaining();
+    for (const std::string& extra : extras) {
+      if (extra.starts_with("-") && extra.size() > 1) {
+        throw BadConfig(extra.substr(0, extra.find('=')) + ": no such option");
+      }
+    }
+    if (!extras.empty())
+      throw BadConfig("a word on the command line belongs to no option; quote values with blanks");
+  }
+
+  std::string unused_word_;
+  std::vector<std::string> unused_words_;
+  CLI::App app_;
+};
+
+// Picks each option's value from the source that ranks highest.
+std::map<std::string, Found> find_all(const std::vector<OptionSpec>& options, const CommandLine& flags,
+                                      const Environment& environment, const Settings& file) {
+  std::map<std::string, Found> found;
+  for (const OptionSpec& option : options) {
+    if (auto flag = flags.setting(option.name)) {
+      found[option.name] = {*flag, Source::flag};
+    } else if (auto variable = from_environment(option.name, environment)) {
+      found[option.name] = {*variable, Source::environment};
+    } else if (const auto entry = file.find(option.name); entry != file.end()) {
+      found[option.name] = {entry->second, Source::file};
+    }
+  }
+  return found;
+}
+
+ParsedConfig parse_or_throw(int argc, const char* const* argv, const Environment& environment) {
+  const std::vector<OptionSpec> options = all_options();
+  CommandLine flags(options);
+  if (auto instead = flags.parse(argc, argv)) return *std::move(instead);
+
+  Config config;
+  config.threads = default_threads();
+  auto config_file = flags.setting("config");
+  if (!config_file) config_file = from_environment("config", environment);
+  Settings file;
+  if (config_file) {
+    config.config_file = config_file->value;
+    file = from_file(config.config_file, options);
+  }
+
+  auto found = find_all(options, flags, environment, file);
+  settle_password(found);
+  for (const OptionSpec& option : options) {
+    const auto entry = found.find(option.name);
+    if (entry == found.end()) continue;
+    try {
+      option.set(config, entry->second.setting.value);
+    } catch (const BadConfig& error) {
+      throw BadConfig(entry->second.setting.place + ": " + error.what());
+    }
+  }
+  return {std::move(config), 0, {}};
+}
+
+}  // namespace
+
+const char* process_environment(const char* name) { return std::getenv(name); }
+
+ParsedConfig parse_config(int argc, const char* const* argv, const Environment& environment) {
+  try {
+    return parse_or_throw(argc, argv, environment);
+  } catch (const BadConfig& error) {
+    std::string line = error.what();
+    std::replace(line.begin(), line.end(), '\n', ' ');
+    return {std::nullopt, 1, "isthmus: " + line + "\n"};
+  }
+}
+
+}  // namespace isthmus

@@ -1,0 +1,73 @@
+// What the server can be told: flags, environment and config file, read into one plain structure.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "src/config_values.hpp"
+#include "src/observe/logging.hpp"
+
+namespace isthmus {
+
+/// Redis's `databases`; fixed here.
+inline constexpr int kDatabases = 16;
+
+/// Every option, with its default. Units stand last in the names.
+struct Config {
+  // Network.
+  std::uint16_t port = 6379;                      ///< 0 means any free port
+  std::vector<std::string> bind = {"127.0.0.1"};  ///< at least one address or name to listen on, IPv4 or IPv6
+  std::uint32_t tcp_backlog = 511;      ///< connections that the kernel may hold before they are accepted
+  std::uint32_t tcp_keepalive_s = 300;  ///< 0 means no probes
+  std::uint32_t timeout_s = 0;          ///< closes clients that are idle for so long; 0 means never
+
+  // State.
+  std::string backend = "sqlite:isthmus.db";  ///< `memory:` or `sqlite:PATH`; only its form has been checked
+  std::int64_t commit_timeout_ms = 5000;      ///< how long a write waits for a backend that is down
+
+  // Clients.
+  std::string requirepass;  ///< empty means no password. Secret: never in a log line
+  std::uint32_t maxclients = 10'000;
+  std::uint64_t proto_max_bulk_bytes = 512ULL << 20;
+  OutputBufferLimits client_output_buffer_limits;
+  std::string notify_keyspace_events;  ///< Redis's flag characters; checked, but in the order in which they
+                                       ///< were given
+
+  // Resources.
+  std::uint32_t threads = 1;          ///< I/O threads; parse_config's default is the cores, at most 8
+  std::uint64_t maxmemory_bytes = 0;  ///< 0 means no limit
+
+  // Watching it.
+  LogOptions log;
+  std::int64_t slowlog_log_slower_than_us = 10'000;  ///< negative means no slow log
+  std::uint32_t slowlog_max_len = 128;
+
+  std::string config_file;  ///< where part of this came from; empty if nowhere
+};
+
+/// The environment: the value of a variable, or a null pointer. The process's own is `process_environment`.
+using Environment = std::function<const char*(const char* name)>;
+const char* process_environment(const char* name);
+
+/// What parse_config found: a configuration, or what to print and the code to leave with.
+struct ParsedConfig {
+  std::optional<Config> config;
+  int exit_code = 0;    ///< if there is no config: 0 after --help or --version, else 1
+  std::string message;  ///< for stdout if exit_code is 0 (help, version), else one line for stderr; ends with
+                        ///< a newline
+};
+
+/// Reads the options of `argv` (argv[0] is skipped), then the environment (ISTHMUS_ and the option's name in
+/// capitals, with _ for -), then the file that --config names: what was said first in this order holds, and
+/// what nobody says has the default. Files named by --config and --requirepass-file are read here. An unknown
+/// option, an unknown name in the file and a bad value end it with one line that names the place. Does not
+/// print, does not exit, keeps nothing.
+///
+/// ISTHMUS_PORT is ignored when it begins with `tcp://`: Kubernetes sets such a variable for a service called
+/// isthmus.
+ParsedConfig parse_config(int argc, const char* const* argv, const Environment& environment);
+
+}  // namespace isthmus

@@ -1,0 +1,306 @@
+// Options from flags, environment and file: names, precedence, and the one line that each mistake gets.
+#include "src/config.hpp"
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+namespace isthmus {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::Not;
+
+class ConfigTest : public testing::Test {
+ protected:
+  ConfigTest() {
+    std::string name = (std::filesystem::temp_directory_path() / "isthmus-config-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("no temporary folder");
+    folder_ = name;
+  }
+  ~ConfigTest() override { std::filesystem::remove_all(folder_); }
+
+  std::string write_file(const std::string& name, const std::string& content) const {
+    const std::string path = folder_ / name;
+    std::ofstream(path, std::ios::binary) << content;
+    return path;
+  }
+
+  ParsedConfig parse(std::vector<std::string> words) const {
+    words.insert(words.begin(), "isthmus");
+    std::vector<const char*> argv;
+    for (const std::string& word : words) argv.push_back(word.c_str());
+    const auto environment = [this](const char* name) -> const char* {
+      const auto found = environment_.find(name);
+      return found == environment_.end() ? nullptr : found->second.c_str();
+    };
+    return parse_config(static_cast<int>(argv.size()), argv.data(), environment);
+  }
+
+  Config accepted(const std::vector<std::string>& words) const {
+    ParsedConfig parsed = parse(words);
+    EXPECT_EQ(parsed.message, "");
+    return parsed.config.value_or(Config{});
+  }
+
+  // The error line; checks that it is exactly one, with exit code 1.
+  std::string refused(const std::vector<std::string>& words) const {
+    const ParsedConfig parsed = parse(words);
+    EXPECT_FALSE(parsed.config.has_value());
+    EXPECT_EQ(parsed.exit_code, 1);
+    EXPECT_EQ(parsed.message.find('\n'), parsed.message.size() - 1) << parsed.message;
+    EXPECT_EQ(parsed.message.rfind("isthmus: ", 0), 0U) << parsed.message;
+    return parsed.message;
+  }
+
+  std::filesystem::path folder_;
+  std::map<std::string, std::string> environment_;
+};
+
+TEST_F(ConfigTest, HasRedisDefaults) {
+  const Config config = accepted({});
+  EXPECT_EQ(config.port, 6379);
+  EXPECT_THAT(config.bind, ElementsAre("127.0.0.1"));
+  EXPECT_EQ(config.backend, "sqlite:isthmus.db");
+  EXPECT_EQ(config.requirepass, "");
+  EXPECT_GE(config.threads, 1U);
+  EXPECT_LE(config.threads, 8U);
+  EXPECT_EQ(config.maxclients, 10'000U);
+  EXPECT_EQ(config.maxmemory_bytes, 0U);
+  EXPECT_EQ(config.commit_timeout_ms, 5000);
+  EXPECT_EQ(config.proto_max_bulk_bytes, 536'870'912U);
+  EXPECT_EQ(config.timeout_s, 0U);
+  EXPECT_EQ(config.tcp_backlog, 511U);
+  EXPECT_EQ(config.tcp_keepalive_s, 300U);
+  EXPECT_EQ(config.notify_keyspace_events, "");
+  EXPECT_EQ(config.client_output_buffer_limits, OutputBufferLimits{});
+  EXPECT_EQ(config.slowlog_log_slower_than_us, 10'000);
+  EXPECT_EQ(config.slowlog_max_len, 128U);
+  EXPECT_EQ(config.log.level, LogLevel::info);
+  EXPECT_EQ(config.log.format, LogFormat::text);
+  EXPECT_EQ(config.log.file, "");
+}
+
+TEST_F(ConfigTest, ReadsEveryFlag) {
+  const Config config = accepted({"--port",
+                                  "0",
+                                  "--bind",
+                                  "127.0.0.1,::1",
+                                  "--backend=memory:",
+                                  "--requirepass",
+                                  "-pass word",
+                                  "--threads",
+                                  "64",
+                                  "--maxclients",
+                                  "7",
+                                  "--maxmemory",
+                                  "100mb",
+                                  "--commit-timeout",
+                                  "500ms",
+                                  "--databases",
+                                  "16",
+                                  "--proto-max-bulk-len",
+                                  "1mb",
+                                  "--timeout",
+                                  "5m",
+                                  "--tcp-backlog",
+                                  "9",
+                                  "--tcp-keepalive",
+                                  "0",
+                                  "--notify-keyspace-events",
+                                  "AKE",
+                                  "--client-output-buffer-limit",
+                                  "pubsub",
+                                  "1mb",
+                                  "512kb",
+                                  "5",
+                                  "--slowlog-log-slower-than",
+                                  "-1",
+                                  "--slowlog-max-len",
+                                  "0",
+                                  "--log-level",
+                                  "trace",
+                                  "--log-format",
+                                  "json",
+                                  "--log-file",
+                                  "a b.log"});
+  EXPECT_EQ(config.port, 0);
+  EXPECT_THAT(config.bind, ElementsAre("127.0.0.1", "::1"));
+  EXPECT_EQ(config.backend, "memory:");
+  EXPECT_EQ(config.requirepass, "-pass word");
+  EXPECT_EQ(config.threads, 64U);
+  EXPECT_EQ(config.maxclients, 7U);
+  EXPECT_EQ(config.maxmemory_bytes, 104'857'600U);
+  EXPECT_EQ(config.commit_timeout_ms, 500);
+  EXPECT_EQ(config.proto_max_bulk_bytes, 1'048'576U);
+  EXPECT_EQ(config.timeout_s, 300U);
+  EXPECT_EQ(config.tcp_backlog, 9U);
+  EXPECT_EQ(config.tcp_keepalive_s, 0U);
+  EXPECT_EQ(config.notify_keyspace_events, "AKE");
+  EXPECT_EQ(config.client_output_buffer_limits.pubsub, (OutputBufferLimit{1 << 20, 1 << 19, 5}));
+  EXPECT_EQ(config.slowlog_log_slower_than_us, -1);
+  EXPECT_EQ(config.slowlog_max_len, 0U);
+  EXPECT_EQ(config.log.level, LogLevel::trace);
+  EXPECT_EQ(config.log.format, LogFormat::json);
+  EXPECT_EQ(config.log.file, "a b.log");
+}
+
+TEST_F(ConfigTest, OutputBufferLimitIsAlsoOneQuotedWord) {
+  const Config config =
+      accepted({"--client-output-buffer-limit", "pubsub 33554432 8388608 60", "--port", "1"});
+  EXPECT_EQ(config.client_output_buffer_limits, OutputBufferLimits{});
+  EXPECT_EQ(config.port, 1);
+}
+
+TEST_F(ConfigTest, StarBindsEverywhereAsInRedis) {
+  EXPECT_THAT(accepted({"--bind", "* ::*"}).bind, ElementsAre("0.0.0.0", "::"));
+}
+
+TEST_F(ConfigTest, ALaterFlagHolds) { EXPECT_EQ(accepted({"--port", "1", "--port", "2"}).port, 2); }
+
+TEST_F(ConfigTest, FlagBeatsEnvironmentBeatsFileBeatsDefault) {
+  const std::string file =
+      write_file("isthmus.conf", "port = 3\nmaxclients = 3\nthreads = 3\nlog-level = error\n");
+  environment_ = {{"ISTHMUS_PORT", "2"}, {"ISTHMUS_MAXCLIENTS", "2"}, {"ISTHMUS_LOG_FORMAT", ""}};
+  const Config config = accepted({"--config", file, "--port", "1"});
+  EXPECT_EQ(config.port, 1);
+  EXPECT_EQ(config.maxclients, 2U);
+  EXPECT_EQ(config.threads, 3U);
+  EXPECT_EQ(config.log.level, LogLevel::error);
+  EXPECT_EQ(config.log.format, LogFormat::text);
+  EXPECT_EQ(config.config_file, file);
+}
+
+TEST_F(ConfigTest, ReadsTheWholeFileFormat) {
+  const std::string file =
+      write_file("isthmus.conf",
+                 "# comment\n\nbind = [\"127.0.0.1\", \"::1\"]\nrequirepass = \"a#b c\" # secret\n"
+                 "client-output-buffer-limit = pubsub 1mb 2mb 3\nbackend = 'sqlite:/a b.db'\n");
+  environment_ = {{"ISTHMUS_CONFIG", file}};
+  const Config config = accepted({});
+  EXPECT_THAT(config.bind, ElementsAre("127.0.0.1", "::1"));
+  EXPECT_EQ(config.requirepass, "a#b c");
+  EXPECT_EQ(config.client_output_buffer_limits.pubsub, (OutputBufferLimit{1 << 20, 2 << 20, 3}));
+  EXPECT_EQ(config.backend, "sqlite:/a b.db");
+}
+
+TEST_F(ConfigTest, NamesTheSourceOfABadValue) {
+  EXPECT_THAT(refused({"--port", "70000"}),
+              HasSubstr("--port: '70000' is not a whole number from 0 to 65535"));
+  EXPECT_THAT(refused({"--config", write_file("c", "\nport = x\n")}), HasSubstr("c:2: port: 'x' is not"));
+  environment_ = {{"ISTHMUS_LOG_LEVEL", "loud"}};
+  EXPECT_THAT(refused({}), HasSubstr("ISTHMUS_LOG_LEVEL: 'loud' is none of"));
+}
+
+TEST_F(ConfigTest, RefusesBadValues) {
+  const std::vector<std::vector<std::string>> cases = {{"--port", "-1"},
+                                                       {"--port", ""},
+                                                       {"--port", "6379x"},
+                                                       {"--port"},
+                                                       {"--bind", " , "},
+                                                       {"--threads", "0"},
+                                                       {"--threads", "65"},
+                                                       {"--maxclients", "0"},
+                                                       {"--maxmemory", "1tb"},
+                                                       {"--databases", "8"},
+                                                       {"--commit-timeout", "0"},
+                                                       {"--commit-timeout", "2h"},
+                                                       {"--timeout", "500ms"},
+                                                       {"--timeout", "-1"},
+                                                       {"--tcp-backlog", "0"},
+                                                       {"--proto-max-bulk-len", "1kb"},
+                                                       {"--log-level", "Info"},
+                                                       {"--log-format", "xml"},
+                                                       {"--slowlog-max-len", "-1"},
+                                                       {"--slowlog-log-slower-than", "-2"},
+                                                       {"--backend", "sqlite:"},
+                                                       {"--backend", "sqlite"},
+                                                       {"--backend", "memory:x"},
+                                                       {"--notify-keyspace-events", "AKQ"},
+                                                       {"--requirepass", ""},
+                                                       {"--client-output-buffer-limit", "pubsub", "1", "2"}};
+  for (const auto& words : cases)
+    EXPECT_THAT(refused(words), HasSubstr(words[0] + ": ")) << testing::PrintToString(words);
+}
+
+TEST_F(ConfigTest, RefusesUnknownOptions) {
+  EXPECT_THAT(refused({"--prot", "1"}), HasSubstr("--prot: no such option"));
+  EXPECT_THAT(refused({"--prot=1"}), HasSubstr("--prot: no such option"));
+  EXPECT_THAT(refused({"-p", "1"}), HasSubstr("-p: no such option"));
+  EXPECT_THAT(refused({"serve"}), HasSubstr("belongs to no option"));
+  EXPECT_THAT(refused({"--port", "1", "2"}), HasSubstr("belongs to no option"));
+  EXPECT_THAT(refused({"--config", write_file("c", "port = 1\nprot = 2\n")}),
+              HasSubstr("c:2: prot: no such option"));
+  EXPECT_THAT(refused({"--config", write_file("c", "config = other\n")}),
+              HasSubstr("c:1: config: no such option"));
+  EXPECT_THAT(refused({"--config", write_file("c", "port = 1\n\nport = 2\n")}),
+              HasSubstr("c:3: port: given twice"));
+  EXPECT_THAT(refused({"--config", write_file("c", "[main]\n")}), HasSubstr("c:1: sections are not used"));
+}
+
+TEST_F(ConfigTest, RefusesAFileThatItCannotRead) {
+  EXPECT_THAT(refused({"--config", folder_ / "absent"}), HasSubstr("cannot read the config file"));
+  EXPECT_THAT(refused({"--config", folder_}), HasSubstr("cannot read the config file"));
+  EXPECT_EQ(accepted({"--config", write_file("empty", "")}).port, 6379);
+}
+
+TEST_F(ConfigTest, ReadsThePasswordFromAFile) {
+  const std::string file = write_file("password", "from file\r\nsecond line\n");
+  EXPECT_EQ(accepted({"--requirepass-file", file}).requirepass, "from file");
+  EXPECT_EQ(accepted({"--requirepass-file", write_file("bare", "no newline")}).requirepass, "no newline");
+  EXPECT_THAT(refused({"--requirepass-file", write_file("empty", "\n")}),
+              HasSubstr("--requirepass-file: the first line"));
+  EXPECT_THAT(refused({"--requirepass-file", write_file("void", "")}),
+              HasSubstr("--requirepass-file: the first line"));
+  EXPECT_THAT(refused({"--requirepass-file", folder_}), HasSubstr("cannot read"));
+  EXPECT_THAT(refused({"--requirepass-file", folder_ / "absent"}), HasSubstr("cannot read"));
+}
+
+TEST_F(ConfigTest, PasswordAndPasswordFileCompeteBySource) {
+  const std::string file = write_file("password", "from file\n");
+  EXPECT_THAT(refused({"--requirepass", "x", "--requirepass-file", file}),
+              HasSubstr("either this or requirepass"));
+  environment_ = {{"ISTHMUS_REQUIREPASS", "from environment"}};
+  EXPECT_EQ(accepted({"--requirepass-file", file}).requirepass, "from file");
+  const std::string config = write_file("c", "requirepass-file = " + file + "\n");
+  EXPECT_EQ(accepted({"--config", config}).requirepass, "from environment");
+}
+
+TEST_F(ConfigTest, NeverPrintsASecret) {
+  EXPECT_THAT(refused({"--requirepass", "hush", "hush"}), Not(HasSubstr("hush")));
+  EXPECT_THAT(refused({"--requirepas=hush"}), Not(HasSubstr("hush")));
+  EXPECT_THAT(refused({"--requirepass", "hush", "--port", "x"}), Not(HasSubstr("hush")));
+  EXPECT_THAT(refused({"--backend", "postgres://user:hush@host/db"}), Not(HasSubstr("hush")));
+  EXPECT_THAT(refused({"--config", write_file("c", "requirepass = \"hush\" hush\n")}),
+              Not(HasSubstr("hush")));
+}
+
+TEST_F(ConfigTest, IgnoresThePortThatKubernetesSetsForAService) {
+  environment_ = {{"ISTHMUS_PORT", "tcp://10.0.0.1:6379"}};
+  EXPECT_EQ(accepted({}).port, 6379);
+}
+
+TEST_F(ConfigTest, HelpAndVersionAreNoErrors) {
+  environment_ = {{"ISTHMUS_PORT", "x"}};
+  const ParsedConfig help = parse({"--help"});
+  EXPECT_FALSE(help.config.has_value());
+  EXPECT_EQ(help.exit_code, 0);
+  for (const char* part :
+       {"--port", "--backend", "--commit-timeout", "Network:", "ISTHMUS_PORT", "Examples:"}) {
+    EXPECT_THAT(help.message, HasSubstr(part));
+  }
+  const ParsedConfig version = parse({"--version"});
+  EXPECT_EQ(version.exit_code, 0);
+  EXPECT_EQ(version.message, "isthmus " ISTHMUS_VERSION "\n");
+}
+
+}  // namespace
+}  // namespace isthmus
