@@ -40,8 +40,8 @@ class Writer {
   /// `text` must not contain CR or LF.
   void simple(std::string_view text) { put_line('+', text); }
 
-  /// `text` begins with the error's code ("ERR …"). As in Redis, CR and LF at its ends are dropped, others
-  /// become spaces, because it may quote what the client sent.
+  /// `text` begins with the error's code ("ERR …"). CR and LF become spaces, as in Redis, because it may
+  /// quote what the client sent and a reply is one line.
   void error(std::string_view text) {
     if (text.find_first_of("\r\n") == std::string_view::npos) {
       put_line('-', text);
@@ -169,10 +169,7 @@ class Writer {
   void put_line(char mark, std::string_view text) { out_->append(1, mark).append(text).append("\r\n", 2); }
 
   static std::string one_line(std::string_view text) {
-    constexpr std::string_view kLineEnds = "\r\n";
-    const std::size_t first = text.find_first_not_of(kLineEnds);
-    if (first == std::string_view::npos) return {};
-    std::string line(text.substr(first, text.find_last_not_of(kLineEnds) - first + 1));
+    std::string line(text);
     std::replace(line.begin(), line.end(), '\r', ' ');
     std::replace(line.begin(), line.end(), '\n', ' ');
     return line;
