@@ -1,0 +1,493 @@
+#!/usr/bin/env python3
+"""Runs the cases of compat/cases on redis-server and on ours, in RESP2 and RESP3, and fails on every difference that is not
+listed in differences.md.
+
+After each case the keyspace events it raised (exact order) and the state it left (keys, types, values, TTLs) are compared too.
+
+    compat/compare.py --server build/release/isthmus [--backend memory:] [--only hash,keys.txt:12] [--proto 2] [-v]
+    compat/compare.py --server redis        # redis-server against itself: all equal, or the comparison has a fault
+"""
+
+import argparse
+import glob
+import os
+import sys
+import time
+
+import caselang
+import differences
+import normalise
+import resp
+import servers
+from resp import Reply
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+STEP_SECONDS = 3.0  # the longest wait for an answer or an awaited message
+EXPIRY_SECONDS = 0.3  # how late the event of an expired key may come
+AFTER_FAILURE_SECONDS = 0.1  # further waits in a case that has already failed so
+SYNC_CHANNEL = "compat-sync"
+DATABASES = 16
+CHANGED_PARAMETERS = [
+    "hash-max-listpack-entries", "hash-max-listpack-value", "slowlog-log-slower-than", "slowlog-max-len", "maxmemory",
+    "maxmemory-policy", "timeout", "client-output-buffer-limit", "latency-monitor-threshold", "proto-max-bulk-len"
+]
+
+
+class Transcript:
+    """What one case gave on one server."""
+
+    def __init__(self):
+        self.answers = []  # for each step the list of its replies
+        self.leftover = []  # for each connection what came and was not asked for
+        self.events = []
+        self.state = []
+        self.failed = False
+
+
+class Target:
+    """One server under comparison, with a connection to set up and look, and one that hears keyspace events."""
+
+    def __init__(self, program, backend="memory:", options="", port=None):
+        words = options.split()
+        password = words[words.index("--requirepass") + 1] if "--requirepass" in words else None
+        rest = [w for i, w in enumerate(words) if w != "--requirepass" and words[i - 1] != "--requirepass"]
+        self.server = None if port else servers.Server(program, backend, password, rest)
+        self.port = port or self.server.port
+        self.password = password
+        self.sync_count = 0
+        self.connect()
+        self.parameters_changed = False
+        self.defaults = {}
+        for name in CHANGED_PARAMETERS:
+            reply = self.admin.command("CONFIG", "GET", name)
+            if reply.kind == "array" and len(reply.value) == 2:
+                self.defaults[name] = reply.value[1].value
+
+    def connect(self):
+        self.admin = resp.Client(self.port)
+        self.events = resp.Client(self.port)
+        for client in (self.admin, self.events):
+            if self.password:
+                client.command("AUTH", self.password)
+        self.events.send("PSUBSCRIBE", "__key*__:*")
+        self.events.read_reply()
+        self.events.send("SUBSCRIBE", SYNC_CHANNEL)
+        self.events.read_reply()
+
+    def close(self):
+        self.admin.close()
+        self.events.close()
+        return self.server.stop() if self.server else None
+
+    def prepare(self, case):
+        """An empty server with the parameters of its start, that raises the events the case wants."""
+        commands = [("CONFIG", "SET", "notify-keyspace-events", ""), ("FLUSHALL",)]
+        names = {step.words[0].upper() for step in case.steps if step.words and isinstance(step.words[0], bytes)}
+        if self.parameters_changed:
+            commands += [("CONFIG", "SET", name, value) for name, value in self.defaults.items()]
+        self.parameters_changed = b"CONFIG" in names
+        if b"SLOWLOG" in names:
+            commands.append(("SLOWLOG", "RESET"))
+        if case.events != "off":
+            commands.append(("CONFIG", "SET", "notify-keyspace-events", case.events))
+        self.admin.pipeline(commands)
+
+    def run(self, case, protocol, start_time, events_wanted=0):
+        transcript = Transcript()
+        self.prepare(case)
+        runner = CaseRun(self.port, protocol, transcript, start_time)
+        try:
+            for step in case.steps:
+                transcript.answers.append(runner.step(step))
+        finally:
+            transcript.leftover = runner.finish()
+        transcript.failed = runner.failed
+        if case.state:
+            transcript.state = self.state()
+        self.collect_events(transcript, events_wanted)
+        return transcript
+
+    def collect_events(self, transcript, wanted):
+        """Takes what came up to a mark; then, while there are fewer than wanted, what comes soon after it (an expiry)."""
+        self.sync_count += 1
+        mark = str(self.sync_count).encode()
+        self.admin.command("PUBLISH", SYNC_CHANNEL, mark)
+        marked = False
+        try:
+            while not marked or len(transcript.events) < wanted:
+                values = self.events.read_push(EXPIRY_SECONDS if marked else STEP_SECONDS).plain()
+                if values[0] == b"message":
+                    marked = marked or values[2] == mark
+                else:
+                    transcript.events.append(Reply("array", [Reply("bulk", v) for v in values[2:]]))
+        except resp.Timeout:
+            if not marked:
+                transcript.events.append(failure("the events connection hears nothing"))
+
+    def state(self):
+        """All keys of all databases with type, value and remaining time."""
+        listing = []
+        for db in range(DATABASES):
+            # SCAN deletes the expired keys that it meets, so their events come before the mark.
+            listing += [("SELECT", db), ("SCAN", 0, "COUNT", 1000000)]
+        keys = [(db, key.value) for db, reply in enumerate(self.admin.pipeline(listing)[1::2])
+                for key in sorted(reply.value[1].value, key=Reply.text)]
+        if not keys:
+            return []
+        commands = []
+        for db, key in keys:
+            commands += [("SELECT", db), ("TYPE", key), ("PTTL", key), ("GET", key), ("HGETALL", key)]
+        replies = self.admin.pipeline(commands + [("SELECT", 0)])
+        lines = []
+        for i, (db, key) in enumerate(keys):
+            _, kind, left, text, fields = replies[5 * i:5 * i + 5]
+            value = normalise.simplify(fields, [("pairs", None)]) if kind.value == b"hash" else text
+            lines.append(Reply("array", [Reply("integer", db), Reply("bulk", key), kind, left, value]))
+        return lines
+
+
+def failure(text):
+    return Reply("failure", text.encode())
+
+
+class CaseRun:
+    """The connections of a case on one server."""
+
+    def __init__(self, port, protocol, transcript, start_time):
+        self.port = port
+        self.protocol = protocol
+        self.transcript = transcript
+        self.start_time = start_time
+        self.clients = {}
+        self.variables = {}
+        self.broken = set()  # connections that may stand in the middle of a request
+        self.failed = False
+
+    def client(self, number):
+        if number not in self.clients:
+            client = resp.Client(self.port, timeout=STEP_SECONDS)
+            self.clients[number] = client
+            if self.protocol == 3:
+                client.hello(3)
+        return self.clients[number]
+
+    def step(self, step):
+        client = self.client(step.conn)
+        if client.closed:
+            return [failure("closed")]
+        client.timeout = AFTER_FAILURE_SECONDS if self.failed else STEP_SECONDS
+        try:
+            return self._answers(client, step)
+        except resp.Timeout as error:
+            self.failed = True
+            return [failure(str(error))]
+        except resp.Closed:
+            client.close()
+            return [failure("closed")]
+        except resp.ProtocolError as error:
+            client.close()
+            return [failure(f"protocol error: {error}")]
+
+    def _answers(self, client, step):
+        if step.await_what == "eof":
+            return self._until_closed(client)
+        if step.await_what is not None:
+            return [client.read_push() for _ in range(step.await_what)]
+        words = caselang.resolve(step.words, self.variables, self.start_time)
+        if step.option("raw") is not None:
+            return self._raw(client, step, b"".join(words))
+        if step.option("scanall") is not None:
+            return [self._scan_all(client, words)]
+        wanted = step.option("until")
+        deadline = time.monotonic() + client.timeout
+        while True:
+            replies = self._command(client, step, words)
+            if wanted is None or replies[0].text() == wanted or time.monotonic() > deadline:
+                return replies
+
+    def _command(self, client, step, words):
+        name = words[0].upper() if words else b""
+        if name in (b"HELLO", b"RESET"):
+            client.set_protocol(None)
+        client.send(*words)
+        if step.option("noreply") is not None:
+            return []
+        replies = [client.read_reply()]
+        if replies[0].kind in ("array", "push") and name.lower() in resp.SUBSCRIPTION_KINDS:
+            replies += [client.read_reply() for _ in range(self._notices(client, name, words) - 1)]
+        self._follow(client, name, words, replies[0])
+        if step.option("save") is not None:
+            self.variables[step.option("save")] = resp.to_bytes(replies[0].value)
+        return replies
+
+    @staticmethod
+    def _notices(client, name, words):
+        """How many notices a command of the SUBSCRIBE family gets; the first has been read."""
+        if len(words) > 1:
+            return len(words) - 1
+        letter = {b"PUNSUBSCRIBE": "p", b"SUNSUBSCRIBE": "s"}.get(name, "")
+        return max(1, len(client.subscribed[letter]) + 1)
+
+    @staticmethod
+    def _follow(client, name, words, reply):
+        """Keeps the reader in step with what the command changed on the connection."""
+        if reply.is_error() or reply.value == b"QUEUED":
+            return
+        if name == b"MONITOR":
+            client.monitoring = True
+        elif name == b"RESET":
+            client.set_protocol(2)
+            client.monitoring = False
+            client.subscribed = {"": set(), "p": set(), "s": set()}
+        elif name == b"HELLO":
+            client.set_protocol(3 if reply.kind == "map" else 2)
+
+    def _raw(self, client, step, data):
+        self.broken.add(client)
+        client.send_raw(data)
+        if step.option("raw") == "eof":
+            return self._until_closed(client)
+        return [client.read_reply() for _ in range(int(step.option("raw")))]
+
+    @staticmethod
+    def _until_closed(client):
+        replies = []
+        try:
+            while True:
+                replies.append(client.read())
+        except resp.Closed:
+            client.close()
+            return replies + [failure("closed")]
+
+    @staticmethod
+    def _scan_all(client, words):
+        """Follows the cursor (the word @) to its end; gives all items without repetition, in order."""
+        cursor, items, pairs = b"0", {}, words[0].upper() == b"HSCAN"
+        for _ in range(100000):
+            reply = client.command(*[cursor if word == b"@" else word for word in words])
+            if reply.kind != "array" or len(reply.value) != 2:
+                return reply
+            cursor, found = reply.value[0].value, reply.value[1].value
+            if pairs:
+                items.update((k.text(), Reply("array", [k, v])) for k, v in zip(found[::2], found[1::2]))
+            else:
+                items.update((k.text(), k) for k in found)
+            if cursor == b"0":
+                return Reply("array", [items[text] for text in sorted(items)])
+        return failure("the cursor never ends")
+
+    def finish(self):
+        """What came on each connection without having been asked for. RESET is the mark that ends it."""
+        leftover = []
+        for number in sorted(self.clients):
+            client = self.clients[number]
+            if client.closed:
+                continue
+            if client not in self.broken:
+                leftover += [Reply("array", [Reply("integer", number), extra]) for extra in self._drain(client)]
+            client.close()
+        return leftover
+
+    def _drain(self, client):
+        extra, monitoring = list(client.pushes), client.monitoring
+        try:
+            client.set_protocol(None)
+            client.send("RESET")
+            while True:
+                reply = client.read(AFTER_FAILURE_SECONDS if self.failed else STEP_SECONDS)
+                if reply.kind == "simple" and reply.value == b"RESET":
+                    return [] if monitoring else extra
+                extra.append(reply)
+        except (resp.Timeout, resp.Closed, resp.ProtocolError) as error:
+            return extra + [failure(f"after RESET: {error}")]
+
+
+class Comparison:
+    """Runs cases on both sides and counts."""
+
+    def __init__(self, program, backend, reference="redis", verbose=False, ports=None):
+        self.program = program
+        self.backend = backend
+        self.reference = reference
+        self.verbose = verbose
+        self.ports = ports  # (reference, ours) of servers that run already
+        self.pairs = {}
+        self.passed = 0
+        self.failures = []
+        self.seen_differences = set()
+        self.seconds = {}
+
+    def pair(self, options):
+        if options not in self.pairs:
+            if self.ports:
+                self.pairs[options] = (Target("redis", port=self.ports[0]), Target("redis", port=self.ports[1]))
+            else:
+                self.pairs[options] = (Target(self.reference, "memory:", options),
+                                       Target(self.program, self.backend, options))
+        return self.pairs[options]
+
+    def close(self):
+        for pair in self.pairs.values():
+            for target in pair:
+                target.close()
+        self.pairs = {}
+
+    def run(self, cases, protocols):
+        try:
+            for case in cases:
+                for protocol in case.protocols:
+                    if protocol in protocols:
+                        self.run_case(case, protocol)
+            self.check_logs()
+        finally:
+            self.close()
+
+    def run_case(self, case, protocol):
+        began = time.monotonic()
+        self.compare_case(case, protocol)
+        self.seconds[case.name] = self.seconds.get(case.name, 0) + time.monotonic() - began
+
+    def slowest(self, count=10):
+        """The cases that took longest: [(name, seconds)]."""
+        return sorted(self.seconds.items(), key=lambda item: -item[1])[:count]
+
+    def compare_case(self, case, protocol):
+        reference, ours = self.pair(case.server)
+        start = caselang.now()
+        try:
+            expected = reference.run(case, protocol, start)
+            actual = ours.run(case, protocol, start, len(expected.events))
+        except (resp.Closed, resp.Timeout, resp.ProtocolError, OSError) as error:
+            self.lost(case, protocol, ours, error)
+            return
+        found = self.differences(case, expected, actual)
+        if found:
+            self.failures.append((case, protocol, found))
+            self.report(case, protocol, found)
+        else:
+            self.passed += 1
+
+    def lost(self, case, protocol, ours, error):
+        """The server under test went away, or no longer serves the connections of the runner: starts a new pair."""
+        found = [("the server is gone or does not answer", str(error), "")]
+        if ours.server and not ours.server.alive():
+            found.append(("end of its log", "", ours.server.log_tail()))
+        self.failures.append((case, protocol, found))
+        self.report(case, protocol, found)
+        for target in self.pairs.pop(case.server):
+            target.close()
+
+    def check_logs(self):
+        for pair in self.pairs.values():
+            for target in pair:
+                for line in target.server.complaints() if target.server else []:
+                    print(f"FAIL the log says: {line}")
+                    self.failures.append((None, 0, [("log", "", line)]))
+
+    def differences(self, case, expected, actual):
+        """[(what, redis, ours)] without what is listed as deliberate."""
+        found = []
+        if expected.failed:
+            found.append(("the case does not work on redis-server", texts(sum(expected.answers, [])), ""))
+        for step, theirs, ours in zip(case.steps, expected.answers, actual.answers):
+            name = step.option("differs")
+            if not normalise.same(theirs, ours, step_normalisers(step)):
+                if name or case.differs:
+                    self.seen_differences.update([name] if name else case.differs)
+                else:
+                    found.append((step.text, texts(theirs), texts(ours)))
+            if step.expected is not None and self.program != "redis" and texts(ours) != step.expected:
+                found.append((step.text, "(ours on purpose) " + step.expected, texts(ours)))
+        order = [("sort", None)] if case.any_order else []
+        for what, theirs, ours, rules in (("leftover", expected.leftover, actual.leftover, []),
+                                          ("events", expected.events, actual.events, order),
+                                          ("state", expected.state, actual.state, [("near", "1500")])):
+            whole = [Reply("array", theirs)], [Reply("array", ours)]
+            if not normalise.same(*whole, rules):
+                if case.differs:
+                    self.seen_differences.update(case.differs)
+                else:
+                    found.append((what, texts(whole[0]), texts(whole[1])))
+        return found
+
+    def report(self, case, protocol, found):
+        if len(self.failures) == 41 and not self.verbose:
+            print("… further failures are only named (-v shows them all)")
+        if len(self.failures) > 40 and not self.verbose:
+            print(f"FAIL {case.name} RESP{protocol}: {found[0][0][:100]}")
+            return
+        print(f"FAIL {case.name} RESP{protocol} {case.title}")
+        lines = [step.text for step in case.steps]
+        if len(lines) > 1:
+            print("     case: " + " ⏎ ".join(lines)[:600])
+        for what, theirs, ours in found:
+            print(f"     {what[:200]}\n       redis {clip(theirs)}\n       ours  {clip(ours)}")
+
+
+def step_normalisers(step):
+    rules = list(step.normalisers)
+    if step.option("scanall") is None and step.words and isinstance(step.words[0], bytes):
+        rules += normalise.BY_COMMAND.get(step.words[0].upper(), [])
+    return rules
+
+
+def texts(replies):
+    return " ".join(reply.text() for reply in replies)
+
+
+def clip(text, limit=1500):
+    return text if len(text) <= limit else text[:limit] + f"… ({len(text)})"
+
+
+def load(only):
+    cases = []
+    for path in sorted(glob.glob(os.path.join(HERE, "cases", "*.txt"))):
+        cases += caselang.read_file(path)
+    wanted = [w for w in (only or "").split(",") if w]
+    if wanted:
+        cases = [c for c in cases if any(c.name == w or c.file in (w, w + ".txt") for w in wanted)]
+    return cases
+
+
+def check_names(cases, listed):
+    """Errors in the use of names: of differences, and of normalisers."""
+    used = {name for case in cases for name in case.differs}
+    used |= {step.option("differs") for case in cases for step in case.steps} - {None}
+    errors = [f"differences.md has no {name}" for name in sorted(used - set(listed))]
+    errors += [f"no case uses the difference {name}" for name in listed if name not in used]
+    known = set(normalise.FUNCTIONS) | normalise.OTHERS
+    unknown = {name for case in cases for step in case.steps for name, _ in step.normalisers} - known
+    return errors + [f"there is no normaliser !{name}" for name in sorted(unknown)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--server", default="build/release/isthmus", help='path of our server, or "redis"')
+    parser.add_argument("--backend", default="memory:", help="memory: or sqlite: (in a temp folder)")
+    parser.add_argument("--only", help="files or cases (file.txt:line), separated by commas")
+    parser.add_argument("--proto", type=int, choices=(2, 3), help="only RESP2 or only RESP3")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show every failure in full")
+    parser.add_argument("--slowest", action="store_true", help="name the cases that took longest")
+    options = parser.parse_args()
+    cases = load(options.only)
+    listed = differences.names()
+    errors = check_names(load(None), listed)
+    started = time.monotonic()
+    comparison = Comparison(options.server, options.backend, verbose=options.verbose)
+    comparison.run(cases, [options.proto] if options.proto else [2, 3])
+    if options.server != "redis" and not options.only and not options.proto and options.backend == "memory:":
+        errors += [f"the difference {name} was not seen: take it off the list" for name in listed
+                   if name not in comparison.seen_differences]
+    for error in errors:
+        print("FAIL " + error)
+    if options.slowest:
+        for name, seconds in comparison.slowest():
+            print(f"{seconds:8.3f} s  {name}")
+    failed = len(comparison.failures) + len(errors)
+    print(f"compare {options.backend} {len(cases)} cases, {time.monotonic() - started:.1f} s")
+    print(f"{comparison.passed} passed, {failed} failed")
+    return 1 if failed or not comparison.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

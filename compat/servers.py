@@ -1,0 +1,138 @@
+"""Starts and stops the servers that are compared: each on a free port, in a temp folder of its own.
+
+A server is ready when it says so in its log; nothing waits a fixed time. Processes are ended by their own pid.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+READY = b"Ready to accept connections"
+START_SECONDS = 20
+STOP_SECONDS = 10
+# What a sanitizer or a failed check of ours writes before the end.
+BROKEN_LOG = re.compile(rb"runtime error:|Sanitizer|terminate called|Assertion .* failed")
+
+
+class StartError(Exception):
+    """The server did not get ready."""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A running server. `program` is "redis" for Debian's redis-server, else the path of an Isthmus executable."""
+
+    def __init__(self, program, backend="memory:", password=None, options=()):
+        self.program = program
+        self.backend = backend
+        self.password = password
+        self.options = list(options)
+        self.directory = tempfile.mkdtemp(prefix="isthmus-compat-")
+        self.process = None
+        self.port = 0
+        self.log = []
+        self.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def is_redis(self):
+        return self.program == "redis"
+
+    def _arguments(self):
+        if self.is_redis():
+            # hz: expired keys are found soon, as ours promises. The debug command is wanted for DEBUG SLEEP.
+            args = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory, "--save", "",
+                    "--appendonly", "no", "--hz", "500", "--dynamic-hz", "no", "--enable-debug-command", "yes",
+                    "--daemonize", "no"]
+        else:
+            backend = self.backend
+            if backend.startswith("sqlite:"):
+                backend = "sqlite:" + os.path.join(self.directory, "isthmus.db")
+            args = [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--backend", backend]
+        if self.password:
+            args += ["--requirepass", self.password]
+        return args + self.options
+
+    def start(self):
+        for _ in range(5):
+            self.port = free_port()
+            if self._try_start():
+                return
+        tail = self.log_tail()
+        self.stop()
+        raise StartError(f"{self.program} did not start:\n{tail}")
+
+    def _try_start(self):
+        ready = threading.Event()
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("ISTHMUS_")}
+        self.process = subprocess.Popen(self._arguments(), cwd=self.directory, env=environment, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        process = self.process
+
+        def follow():
+            for line in process.stdout:
+                self.log.append(line)
+                if READY in line:
+                    ready.set()
+            ready.set()
+
+        self.follower = threading.Thread(target=follow, daemon=True)
+        self.follower.start()
+        ready.wait(START_SECONDS)
+        return self.process.poll() is None and any(READY in line for line in self.log)
+
+    def alive(self):
+        return self.process is not None and self.process.poll() is None
+
+    def log_tail(self, lines=25):
+        return b"".join(self.log[-lines:]).decode(errors="replace")
+
+    def complaints(self):
+        """Lines of the log that say that the server has a fault of its own."""
+        return [line.decode(errors="replace").rstrip() for line in list(self.log) if BROKEN_LOG.search(line)]
+
+    def stop(self, remove=True):
+        """Ends the process and removes its folder. Gives the exit status, or None when it had to be killed."""
+        status = None
+        if self.process is not None:
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGTERM)
+            try:
+                status = self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.follower.join(2)
+            self.process.stdout.close()
+            self.process = None
+        if remove:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        return status
+
+
+def wait_until(condition, seconds=5.0, pause=0.005):
+    """Asks until the condition gives something true, and gives that; None at the deadline. For states of a process that
+    have no event to await."""
+    deadline = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(pause)
