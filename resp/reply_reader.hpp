@@ -62,11 +62,11 @@ std::string_view type_name(Value::Type type);
 /// What a peer may send. A peer is not trusted: a reply beyond these is an error, and memory grows with the
 /// bytes received only.
 struct ReplyLimits {
-  std::size_t max_bulk = std::size_t{512} << 20;   ///< bytes of one bulk string
-  std::size_t max_line = std::size_t{64} * 1024;   ///< bytes of one line without its end
-  std::size_t max_values = std::size_t{16} << 20;  ///< values in one reply, itself and all inside it
-  std::size_t max_bytes = std::size_t{1} << 30;    ///< bytes of one reply on the wire
-  std::size_t max_depth = 32;                      ///< aggregates inside one another
+  std::size_t max_bulk = std::size_t{512} << 20;  ///< bytes of one bulk string
+  std::size_t max_line = std::size_t{64} * 1024;  ///< bytes of one line without its end
+  std::size_t max_values = std::size_t{4} << 20;  ///< values in one reply, itself and all inside it
+  std::size_t max_bytes = std::size_t{1} << 30;   ///< bytes of one reply on the wire
+  std::size_t max_depth = 32;                     ///< aggregates inside one another
 };
 
 /// Puts replies together from bytes that come in any pieces. Time is linear in the bytes, however they are

@@ -127,7 +127,6 @@ bool split_inline(std::string_view line, std::vector<std::string_view>& words, s
 }  // namespace
 
 ParseStatus RequestParser::parse(std::string_view input) {
-  if (input.size() < needed_) return ParseStatus::need_more;
   needed_ = 0;
   if (missing_ == 0) {
     args_.clear();
@@ -257,15 +256,13 @@ ParseStatus RequestParser::read_length_line(std::string_view input, std::int64_t
 // Looks for the byte `end` in the line at position_, as far as that may reach; goes on where the last call
 // has stopped.
 std::size_t RequestParser::find_line_end(std::string_view input, char end) {
-  if (searched_ < position_) {
-    searched_ = position_;
-    endless_ = false;
-  }
+  searched_ = std::max(searched_, position_);
   const std::size_t reach = std::min(input.size(), position_ + limits_.max_inline + 1);
   if (endless_ || searched_ >= reach) return kNotFound;
   const char* const from = input.data() + searched_;
   const auto* const hit = static_cast<const char*>(std::memchr(from, end, reach - searched_));
   const std::size_t clear = hit != nullptr ? static_cast<std::size_t>(hit - from) : reach - searched_;
+  // Nothing resets this: a connection never gets past such a line.
   endless_ = clear > 0 && std::memchr(from, '\0', clear) != nullptr;
   searched_ += clear;
   return hit != nullptr && !endless_ ? searched_ : kNotFound;
@@ -303,7 +300,6 @@ ParseStatus RequestParser::finish(std::size_t consumed) {
   length_ = -1;
   position_ = 0;
   searched_ = 0;
-  endless_ = false;
   return ParseStatus::request;
 }
 

@@ -1,5 +1,4 @@
-// Reads requests as a Redis server does: arrays of bulk strings, and inline commands. Knows bytes only, no
-// sockets.
+// Reads requests as a Redis server does: arrays of bulk strings, and inline commands. Knows no sockets.
 #pragma once
 
 #include <climits>
@@ -18,13 +17,13 @@ struct Limits {
   std::int64_t max_bulk = std::int64_t{512} << 20;
   /// Arguments of one request.
   std::int64_t max_multibulk = INT_MAX;
-  /// Bytes of one line, be it an inline command or the header of an array or a bulk string, without its line
-  /// end (Redis: PROTO_INLINE_MAX_SIZE).
+  /// Bytes of one line before the byte that ends it, which is '\n' of an inline command and '\r' of the
+  /// header of an array or a bulk string (Redis: PROTO_INLINE_MAX_SIZE).
   std::size_t max_inline = std::size_t{64} * 1024;
 };
 
-/// Until a connection has authenticated it may send no more than this many arguments and bytes of an argument
-/// (Redis 6.2.6).
+/// Until a connection has authenticated it may send no more arguments and no longer ones than these (as Redis
+/// since 6.2.6).
 inline constexpr std::int64_t kUnauthenticatedMaxMultibulk = 10;
 inline constexpr std::int64_t kUnauthenticatedMaxBulk = 16384;
 
@@ -47,7 +46,7 @@ enum class ParseStatus {
 /// - Behind a bulk string two bytes are skipped, and behind '\r' in a header one, whatever they are.
 /// - A header is refused only when its '\r' and one byte more have come.
 /// - A line that contains a zero byte never ends: it is either waited for, or too long.
-/// One thing Redis leaves to how the bytes happen to arrive: whether a line somewhat over the limit passes.
+/// One thing Redis leaves to how the bytes happen to arrive: whether a line a little over the limit passes.
 /// Here it never does.
 ///
 /// In a steady state parse() allocates nothing. Memory grows with the bytes received, never with what a

@@ -1,5 +1,4 @@
-// Whatever bytes a client sends, and however they are cut, the request parser reads the same requests out of
-// them.
+// Whatever a client sends, and however it is cut, the request parser reads the same requests out of it.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

@@ -1,5 +1,4 @@
-// The request parser against what redis-server 7.0.15 answers to the same bytes, whole, split everywhere and
-// byte by byte.
+// The request parser against what redis-server 7.0.15 makes of the same bytes, however they are split.
 #include "resp/request_parser.hpp"
 
 #include <algorithm>
@@ -303,6 +302,16 @@ TEST(RequestParser, KeepsInlineArgumentsUntilTheNextCall) {
   ASSERT_EQ(parser.parse("ECHO \"a\\x00b\" c'd e' plain\r\nPING\r\n"), ParseStatus::request);
   EXPECT_THAT(parser.args(), ::testing::ElementsAre("ECHO", bytes("a\0b"), "cd e", "plain"));
   EXPECT_EQ(parser.consumed(), 28U);
+}
+
+TEST(RequestParser, KeepsManyLongInlineArguments) {
+  const std::string word(3000, 'w');
+  std::string line;
+  for (int i = 0; i < 10; ++i) line += "\"" + word + "\" '" + word + "' ";
+  const std::string stream = line + "\nPING\n";
+  for (const std::size_t step : {std::size_t{1000}, stream.size()}) {
+    EXPECT_EQ(parse_in_steps(stream, step), (Outcome{{Request(20, word), {"PING"}}, "", 0}));
+  }
 }
 
 TEST(RequestParser, NeverEndsALineThatContainsAZeroByte) {

@@ -1,5 +1,4 @@
-// Each reply in RESP2 and RESP3, as redis-server 7.0.15 writes it (seen with DEBUG PROTOCOL and ordinary
-// commands).
+// Each reply in RESP2 and RESP3, as redis-server 7.0.15 writes it (DEBUG PROTOCOL and ordinary commands).
 #include "resp/writer.hpp"
 
 #include <cstdint>
