@@ -451,7 +451,11 @@ ParsedConfig parse_or_throw(int argc, const char* const* argv, const Environment
 
 }  // namespace
 
-const char* process_environment(const char* name) { return std::getenv(name); }
+const char* process_environment(const char* name) {
+  // Nothing here changes the environment, so reading it is safe in any thread.
+  // NOLINTNEXTLINE(concurrency-mt-unsafe)
+  return std::getenv(name);
+}
 
 ParsedConfig parse_config(int argc, const char* const* argv, const Environment& environment) {
   try {

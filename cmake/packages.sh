@@ -1,0 +1,89 @@
+# Debian packages that Isthmus needs, and how ./run and ./test get those that are missing. To be sourced by bash.
+# shellcheck shell=bash disable=SC2034
+
+# To build the server. Boost 1.81 by name: Debian 12's default is older and lacks what we use.
+BUILD_PACKAGES=(
+  cmake g++ ninja-build pkg-config
+  libboost1.81-dev libcli11-dev libjemalloc-dev libspdlog-dev libsqlite3-dev libxxhash-dev
+)
+
+# To test it, on top of those. redis-server is what Isthmus is compared with.
+TEST_PACKAGES=(
+  clang-format git libgmock-dev libgtest-dev libhiredis-dev procps python3 redis-server redis-tools shellcheck sqlite3
+)
+
+# Only for ./test tidy, as clang is large.
+TIDY_PACKAGES=(clang-tidy)
+
+is_installed() {
+  [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+# Runs a command as root, by sudo where that is needed.
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then
+    "$@"
+  else
+    sudo "$@"
+  fi
+}
+
+# Installs the packages given by name that are missing. Says what to do where it cannot.
+install_packages() {
+  local missing=() package
+  if ! command -v dpkg-query >/dev/null; then
+    echo "This is not Debian, so nothing is installed. What is needed here are Debian 12's packages: $*" >&2
+    return 0
+  fi
+  for package in "$@"; do
+    is_installed "$package" || missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  echo "Installing Debian packages: ${missing[*]}" >&2
+  if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
+    echo "That needs root. Please run: apt-get install ${missing[*]}" >&2
+    return 1
+  fi
+  apt_install "${missing[@]}"
+}
+
+# Debian starts a service as soon as it is installed. We want redis-server's program only: its service is neither started
+# now nor at the next boot. A redis-server that was installed before is left as it is, since it is not among the arguments.
+apt_install() {
+  case " $* " in
+    *" redis-server "*) without_services apt_get_install "$@" && keep_redis_service_off ;;
+    *) apt_get_install "$@" ;;
+  esac
+}
+
+apt_get_install() {
+  if ! apt_get update -qq || ! apt_get install -y -qq --no-install-recommends "$@" >&2; then
+    echo "apt-get could not install: $*" >&2
+    return 1
+  fi
+}
+
+# Runs a command while Debian's policy layer forbids to start services (see invoke-rc.d(8)), in a subshell so that the
+# policy also goes away when somebody interrupts it. A policy that exists is respected.
+without_services() (
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    trap 'as_root rm -f "$policy"' EXIT
+    printf '#!/bin/sh\n# For the length of one installation: start no service.\nexit 101\n' |
+      as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+  fi
+  "$@"
+)
+
+apt_get() {
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 "$@"
+}
+
+keep_redis_service_off() {
+  if command -v systemctl >/dev/null && [ -d /run/systemd/system ]; then
+    as_root systemctl --quiet disable --now redis-server.service 2>/dev/null || true
+  elif command -v update-rc.d >/dev/null; then
+    as_root update-rc.d redis-server disable >/dev/null 2>&1 || true
+  fi
+}
