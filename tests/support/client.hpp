@@ -97,6 +97,8 @@ class Client {
 
  private:
   using Deadline = std::chrono::steady_clock::time_point;
+  // MONITOR shows a whole command in one line.
+  static constexpr resp::ReplyLimits kLimits{.max_line = std::size_t{64} << 20};
   std::optional<Value> take();
   void receive(Deadline deadline);
   bool receive_ready();
@@ -104,7 +106,7 @@ class Client {
 
   int fd_ = -1;
   int protocol_ = 2;
-  resp::ReplyReader reader_;
+  resp::ReplyReader reader_{kLimits};
   std::deque<Value> pushes_;
 };
 
