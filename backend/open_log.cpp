@@ -1,0 +1,25 @@
+// Chooses the backend that a URL names.
+#include <string_view>
+
+#include "backend/log.hpp"
+#include "backend/memory_log.hpp"
+#include "backend/sqlite_log.hpp"
+
+namespace isthmus::backend {
+namespace {
+
+constexpr std::string_view kSqlitePrefix = "sqlite:";
+
+/// The part of a URL before its colon: what follows may hold a password and is not for a log line.
+std::string_view scheme_of(std::string_view url) { return url.substr(0, url.find(':')); }
+
+}  // namespace
+
+std::unique_ptr<Log> open_log(const std::string& url) {
+  if (url == "memory:") return make_memory_log();
+  if (url.starts_with(kSqlitePrefix)) return open_sqlite_log(url.substr(kSqlitePrefix.size()));
+  throw OpenError("unknown backend '" + std::string(scheme_of(url)) +
+                  "': use memory: (nothing is kept) or sqlite:PATH (a database file)");
+}
+
+}  // namespace isthmus::backend

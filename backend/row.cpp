@@ -1,0 +1,82 @@
+// Names of the row kinds and the batch that rows gather in before they commit.
+#include "backend/row.hpp"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <stdexcept>
+
+namespace isthmus::backend {
+namespace {
+
+/// In the order of RowKind.
+constexpr std::array<std::string_view, 11> kKindNames = {
+    "set", "update", "hset", "hcreate", "hdel", "del", "expire", "flush", "publish", "spublish", "lease"};
+
+/// What a cleared batch may keep: enough for a busy group commit, small beside the keyspace.
+constexpr std::size_t kKeptBytes = 4U << 20U;
+
+std::uint32_t checked_size(std::string_view part) {
+  if (part.size() > std::numeric_limits<std::uint32_t>::max()) {
+    throw std::length_error("a part of a log row is larger than 4 GiB");
+  }
+  return static_cast<std::uint32_t>(part.size());
+}
+
+}  // namespace
+
+std::string_view row_kind_name(RowKind kind) { return kKindNames.at(static_cast<std::size_t>(kind)); }
+
+std::optional<RowKind> row_kind_from_name(std::string_view name) {
+  const auto* found = std::find(kKindNames.begin(), kKindNames.end(), name);
+  if (found == kKindNames.end()) return std::nullopt;
+  return static_cast<RowKind>(found - kKindNames.begin());
+}
+
+void RowBatch::append(const Row& row) {
+  Packed packed{};
+  packed.site = row.site;
+  packed.origin = row.origin;
+  packed.seq = row.seq;
+  packed.version = row.version;
+  packed.expire_at = row.expire_at.value_or(0);
+  packed.sent_at = row.sent_at;
+  packed.offset = bytes_.size();
+  packed.key_size = checked_size(row.key);
+  packed.field_size = checked_size(row.field);
+  packed.value_size = checked_size(row.value);
+  packed.db = row.db;
+  packed.kind = row.kind;
+  packed.group_end = row.group_end;
+  packed.has_deadline = row.expire_at.has_value();
+  bytes_.append(row.key).append(row.field).append(row.value);
+  rows_.push_back(packed);
+}
+
+Row RowBatch::operator[](std::size_t index) const {
+  const Packed& packed = rows_[index];
+  const std::string_view bytes = std::string_view(bytes_).substr(packed.offset);
+  Row row;
+  row.site = packed.site;
+  row.origin = packed.origin;
+  row.seq = packed.seq;
+  row.version = packed.version;
+  row.db = packed.db;
+  row.kind = packed.kind;
+  row.group_end = packed.group_end;
+  row.key = bytes.substr(0, packed.key_size);
+  row.field = bytes.substr(packed.key_size, packed.field_size);
+  row.value = bytes.substr(std::size_t{packed.key_size} + packed.field_size, packed.value_size);
+  if (packed.has_deadline) row.expire_at = packed.expire_at;
+  row.sent_at = packed.sent_at;
+  return row;
+}
+
+void RowBatch::clear() {
+  rows_.clear();
+  bytes_.clear();
+  if (rows_.capacity() * sizeof(Packed) > kKeptBytes) std::vector<Packed>().swap(rows_);
+  if (bytes_.capacity() > kKeptBytes) std::string().swap(bytes_);
+}
+
+}  // namespace isthmus::backend

@@ -1,0 +1,114 @@
+// Row kinds and batches: what goes in comes out.
+#include "backend/row.hpp"
+
+#include <string>
+
+#include <gtest/gtest.h>
+
+namespace isthmus::backend {
+namespace {
+
+TEST(RowKindName, ComesBackForEveryKind) {
+  for (int i = 0; i <= static_cast<int>(RowKind::lease); ++i) {
+    const auto kind = static_cast<RowKind>(i);
+    EXPECT_EQ(row_kind_from_name(row_kind_name(kind)), kind) << row_kind_name(kind);
+  }
+}
+
+TEST(RowKindName, IsTheWordOfTheContract) {
+  EXPECT_EQ(row_kind_name(RowKind::set), "set");
+  EXPECT_EQ(row_kind_name(RowKind::hcreate), "hcreate");
+  EXPECT_EQ(row_kind_name(RowKind::hdel), "hdel");
+  EXPECT_EQ(row_kind_name(RowKind::flush), "flush");
+  EXPECT_EQ(row_kind_name(RowKind::spublish), "spublish");
+  EXPECT_EQ(row_kind_name(RowKind::lease), "lease");
+}
+
+TEST(RowKindName, GivesNothingForOtherWords) {
+  for (const char* name : {"", "SET", "set ", "zadd"}) EXPECT_FALSE(row_kind_from_name(name)) << name;
+}
+
+Row full_row() {
+  Row row;
+  row.site = 1;
+  row.origin = 2;
+  row.seq = 3;
+  row.version = 4;
+  row.db = 15;
+  row.kind = RowKind::hset;
+  row.group_end = false;
+  row.key = std::string_view("k\0y", 3);
+  row.field = "field";
+  row.value = "value";
+  row.expire_at = 5;
+  row.sent_at = 6;
+  return row;
+}
+
+TEST(RowBatch, GivesBackEachRowWhole) {
+  RowBatch batch;
+  batch.append(full_row());
+  batch.append(Row());
+  ASSERT_EQ(batch.size(), 2U);
+  EXPECT_EQ(batch.bytes(), 13U);
+  const Row row = batch[0];
+  EXPECT_EQ(row.site, 1);
+  EXPECT_EQ(row.origin, 2);
+  EXPECT_EQ(row.seq, 3U);
+  EXPECT_EQ(row.version, 4U);
+  EXPECT_EQ(row.db, 15);
+  EXPECT_EQ(row.kind, RowKind::hset);
+  EXPECT_FALSE(row.group_end);
+  EXPECT_EQ(row.key, std::string_view("k\0y", 3));
+  EXPECT_EQ(row.field, "field");
+  EXPECT_EQ(row.value, "value");
+  EXPECT_EQ(row.expire_at, 5);
+  EXPECT_EQ(row.sent_at, 6);
+  const Row empty = batch[1];
+  EXPECT_TRUE(empty.key.empty() && empty.field.empty() && empty.value.empty());
+  EXPECT_FALSE(empty.expire_at);
+  EXPECT_TRUE(empty.group_end);
+}
+
+TEST(RowBatch, KeepsADeadlineOfZeroApartFromNone) {
+  RowBatch batch;
+  Row row;
+  row.expire_at = 0;
+  batch.append(row);
+  EXPECT_EQ(batch[0].expire_at, 0);
+}
+
+TEST(RowBatch, OwnsItsBytes) {
+  RowBatch batch;
+  std::string key = "before";
+  Row row;
+  row.key = key;
+  batch.append(row);
+  key = "after!";
+  EXPECT_EQ(batch[0].key, "before");
+}
+
+TEST(RowBatch, EndsTheGroupAtItsLastRow) {
+  RowBatch batch;
+  batch.append(full_row());
+  batch.append(full_row());
+  batch.end_group();
+  EXPECT_FALSE(batch[0].group_end);
+  EXPECT_TRUE(batch[1].group_end);
+}
+
+TEST(RowBatch, IsEmptyAfterClearAndTakesNewRows) {
+  RowBatch batch;
+  const std::string large(8U << 20U, 'x');
+  Row row;
+  row.value = large;
+  batch.append(row);
+  batch.clear();
+  EXPECT_TRUE(batch.empty());
+  EXPECT_EQ(batch.bytes(), 0U);
+  batch.append(full_row());
+  EXPECT_EQ(batch[0].value, "value");
+}
+
+}  // namespace
+}  // namespace isthmus::backend
