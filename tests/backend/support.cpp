@@ -229,6 +229,8 @@ CheckpointChunk Model::checkpoint() const {
     std::tie(key.cut_version, key.cut_site) = state.cut;
     std::tie(key.expire_version, key.expire_site) = state.deadline_stamp;
     key.expire_at = state.expire_at;
+    // A field that died by a change of type leaves no trace in the checkpoint but its absence.
+    key.replace_fields = true;
     const Stamp top = std::max(state.string_stamp, state.hash_stamp);
     if (top > Stamp{0, 0} && top >= state.cut) {
       std::tie(key.version, key.site) = top;
