@@ -96,6 +96,9 @@ class Log {
   /// Writes a piece of the checkpoint in one transaction. A stored key or field with a higher (version, site) stays as
   /// it is. Throws AppendError.
   virtual void write_checkpoint(const CheckpointChunk& chunk) = 0;
+  /// Forgets at most a few thousand keys of the checkpoint (with their fields) that a flush of the database at (version, site)
+  /// deletes; false when none are left. Throws AppendError.
+  virtual bool forget_flushed(std::uint8_t db, Version version, SiteId site) = 0;
   /// The checkpoint now covers `vector`: records that and may delete the covered rows from the log. Throws AppendError.
   virtual void finish_checkpoint(const Vector& vector) = 0;
   /// Deletes at most a few thousand covered rows; false when none are left. Throws AppendError.

@@ -23,6 +23,7 @@ enum class RowKind : std::uint8_t {
   set,       ///< key becomes a string: value and deadline (none if absent); whatever the key was before is gone
   update,    ///< key's string value; the deadline stays
   hset,      ///< one field of a hash
+  hcreate,   ///< the first field of a key that did not exist: as hset, and it writes "no deadline"
   hdel,      ///< one field of a hash is deleted
   del,       ///< key is deleted with all it has
   expire,    ///< key's deadline (none if absent)
@@ -57,6 +58,8 @@ class RowBatch {
  public:
   /// Copies the row and its bytes.
   void append(const Row& row);
+  /// The last row ends its group. The batch must not be empty.
+  void end_group() { rows_.back().group_end = true; }
   bool empty() const { return rows_.empty(); }
   std::size_t size() const { return rows_.size(); }
   /// Bytes of keys, fields and values held.

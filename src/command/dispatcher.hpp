@@ -1,0 +1,35 @@
+// From a request to its reply: the gates that every command passes, in Redis's order, and its evaluation under locks.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "resp/writer.hpp"
+#include "src/command/call.hpp"
+
+namespace isthmus {
+
+/// What became of a request.
+struct Outcome {
+  bool postponed = false;  ///< CLIENT PAUSE: nothing was done or replied; ask again later
+  backend::Seq gate = 0;   ///< the reply may leave when this seq is committed; 0: at once
+};
+
+/// Evaluates one request of the client and appends its reply. Any I/O thread; `now_ms` is milliseconds since the Unix epoch.
+Outcome dispatch(Services& services, Client& client, std::span<const std::string_view> args, resp::Writer& reply,
+                 std::int64_t now_ms);
+
+/// Runs the command's function and counts it; the locks are held. For the dispatcher and EXEC.
+void run(Call& call);
+
+/// Adds the shards of the command's keys, or all of them.
+void add_shards(const Command& command, std::span<const std::string_view> args, ShardSet& set);
+
+/// Drops the connection's WATCHes. Takes the shard locks one by one, so hold none.
+void forget_watches(Services& services, Client& client);
+
+/// Shows a command to MONITOR (https://redis.io/docs/latest/commands/monitor/).
+void show_to_monitors(Services& services, const Client& client, std::span<const std::string_view> args);
+
+}  // namespace isthmus

@@ -1,0 +1,58 @@
+// What commands may reach beyond the keyspace and their own connection: one small interface for each concern.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "src/command/settings.hpp"
+#include "src/config.hpp"
+#include "src/keyspace/keyspace.hpp"
+#include "src/observe/stats.hpp"
+#include "src/pubsub/pubsub.hpp"
+#include "src/site/checkpointer.hpp"
+#include "src/site/journal.hpp"
+
+namespace isthmus {
+
+class Client;
+
+/// All connections of the server. Thread-safe.
+class ClientRegistry {
+ public:
+  virtual ~ClientRegistry() = default;
+  /// Calls `visit` for every connection under the registry's lock, by id. The visit reads only what Client allows.
+  virtual void for_each(const std::function<void(const Client&)>& visit) const = 0;
+  /// Changes the texts of a connection that other threads read.
+  virtual void update(const std::function<void()>& change) = 0;
+  /// Closes the connections for which `choose` says so, the caller's own after its reply. Returns how many.
+  virtual std::size_t kill(const std::function<bool(const Client&)>& choose, const Client& caller) = 0;
+  virtual std::size_t count() const = 0;
+};
+
+/// CLIENT PAUSE. Thread-safe.
+struct Pause {
+  std::atomic<std::int64_t> until_ms{0};
+  std::atomic<bool> writes_only{false};
+};
+
+struct Services {
+  const Config& config;
+  Settings& settings;
+  Keyspace& keyspace;
+  HybridClock& clock;
+  Journal& journal;
+  backend::Log& log;
+  PubSub& pubsub;
+  ClientRegistry& clients;
+  Stats& stats;
+  Pause& pause;
+  std::function<void()> shutdown;  ///< begins an orderly end of the process; any thread
+  std::int64_t started_ms;         ///< milliseconds since the Unix epoch
+  std::string run_id;              ///< 40 hexadecimal digits, new for each start
+  std::uint16_t port;              ///< the port that is listened on
+  const Checkpointer* checkpointer;  ///< null on a log that is not durable
+};
+
+}  // namespace isthmus

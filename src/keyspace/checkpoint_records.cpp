@@ -1,0 +1,98 @@
+// The keyspace as records of the checkpoint, and back.
+#include <cstring>
+
+#include "src/keyspace/keyspace.hpp"
+
+namespace isthmus {
+
+using backend::StoredField;
+using backend::StoredKey;
+using backend::StoredType;
+
+StoredKey Keyspace::stored(const Key& key) {
+  StoredKey out;
+  out.db = key.db;
+  out.key = key.name;
+  const Node* node = find_any(key);
+  if (node == nullptr) {
+    out.forget = true;
+    return out;
+  }
+  out.type = node->type == NodeType::string ? StoredType::string
+             : node->is_hash()              ? StoredType::hash
+                                            : StoredType::none;
+  if (node->type == NodeType::string) out.value = node->value();
+  out.version = node->version;
+  out.site = site_id(node->site);
+  const Registers registers = node->registers();
+  out.cut_version = registers.cut_version;
+  out.cut_site = registers.cut_version == 0 ? 0 : site_id(registers.cut_site);
+  if (registers.deadline != kNoDeadline) out.expire_at = registers.deadline;
+  out.expire_version = registers.expire_version;
+  out.expire_site = registers.expire_version == 0 ? 0 : site_id(registers.expire_site);
+  return out;
+}
+
+StoredField Keyspace::stored(const Key& key, std::string_view field) {
+  StoredField out;
+  out.db = key.db;
+  out.key = key.name;
+  out.field = field;
+  const Node* node = find_any(key);
+  const std::optional<FieldView> view =
+      node != nullptr && node->is_hash() ? hash_find_any(*node, field) : std::nullopt;
+  if (!view) {
+    out.forget = true;
+    return out;
+  }
+  out.value = view->value;
+  out.version = view->version;
+  out.site = site_id(view->site);
+  out.deleted = view->deleted;
+  return out;
+}
+
+void Keyspace::restore(const StoredKey& key) {
+  const Key k(key.db, key.key);
+  Shard& s = shard(k);
+  Table& table = s.tables[key.db];
+  const NodeType type = key.type == StoredType::string ? NodeType::string
+                        : key.type == StoredType::hash ? NodeType::packed_hash
+                                                       : NodeType::none;
+  const std::string value = type == NodeType::packed_hash ? PackedHash::empty(key.version) : key.value;
+  Node* node = make_node(s.heap, key.key, value, type, key.version, site_index(key.site));
+  if (key.expire_at || key.expire_version > stable_ || key.cut_version > stable_) {
+    Registers registers;
+    registers.deadline = key.expire_at.value_or(kNoDeadline);
+    registers.expire_version = key.expire_version;
+    registers.expire_site = key.expire_version == 0 ? SiteIndex{0} : site_index(key.expire_site);
+    registers.cut_version = key.cut_version;
+    registers.cut_site = key.cut_version == 0 ? SiteIndex{0} : site_index(key.cut_site);
+    node = write_registers(s.heap, node, registers, true);
+  }
+  table.insert(table.find(k.hash, k.name), node);
+  if (type == NodeType::string) sizes_[key.db].fetch_add(1, std::memory_order_relaxed);
+  if (type == NodeType::none || !key.expire_at) return;
+  if (type == NodeType::string) count_deadline(s, key.db, 1);
+  add_deadline(s, {*key.expire_at, k.hash, key.db});
+}
+
+void Keyspace::restore(const StoredField& field) {
+  const Key k(field.db, field.key);
+  Shard& s = shard(k);
+  Node** link = s.tables[field.db].find(k.hash, k.name);
+  if (*link == nullptr || !(*link)->is_hash()) return;
+  const bool was_there = holds_value(**link);
+  const FieldView view{field.field, field.value, field.version, site_index(field.site), field.deleted};
+  *link = hash_write(s.heap, *link, view, hash_limits_);
+  if (was_there || !holds_value(**link)) return;
+  sizes_[field.db].fetch_add(1, std::memory_order_relaxed);
+  if ((*link)->deadline() != kNoDeadline) count_deadline(s, field.db, 1);
+}
+
+void Keyspace::count_deadline(Shard& s, std::uint8_t db, int change) {
+  s.keys_with_deadline += static_cast<std::size_t>(change);
+  deadline_counts_[db].fetch_add(static_cast<std::uint64_t>(change), std::memory_order_relaxed);
+}
+
+}  // namespace isthmus

@@ -1,0 +1,154 @@
+#include "src/keyspace/keyspace.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+namespace isthmus {
+namespace {
+
+std::string watch_name(const Key& key) {
+  std::string name = std::to_string(key.db);
+  name.push_back(':');
+  name.append(key.name);
+  return name;
+}
+
+}  // namespace
+
+void Deadlines::push(const Entry& entry) {
+  heap_.push_back(entry);
+  std::push_heap(heap_.begin(), heap_.end(), later);
+}
+
+void Deadlines::pop() {
+  std::pop_heap(heap_.begin(), heap_.end(), later);
+  heap_.pop_back();
+}
+
+void ShardLocks::lock_one(Shard& shard) {
+  shard.mutex.lock();
+  one_ = &shard;
+}
+
+void ShardLocks::lock(std::array<Shard, kShards>& shards, const ShardSet& set) {
+  for (std::size_t i = set._Find_first(); i < kShards; i = set._Find_next(i)) shards[i].mutex.lock();
+  shards_ = &shards;
+  set_ = set;
+}
+
+void ShardLocks::unlock() {
+  if (one_ != nullptr) one_->mutex.unlock();
+  one_ = nullptr;
+  if (shards_ == nullptr) return;
+  for (std::size_t i = set_._Find_first(); i < kShards; i = set_._Find_next(i)) (*shards_)[i].mutex.unlock();
+  shards_ = nullptr;
+}
+
+Keyspace::~Keyspace() {
+  for (Shard& s : shards_) {
+    for (Table& table : s.tables) table.drain([&](Node* node) { destroy(s, node); });
+  }
+}
+
+void Keyspace::destroy(Shard& shard, Node* node) {
+  hash_release(shard.heap, node);
+  free_node(shard.heap, node);
+}
+
+const Node* Keyspace::find_any(const Key& key) {
+  const Table& table = shard(key).tables[key.db];
+  return table.find(key.hash, key.name);
+}
+
+const Node* Keyspace::find(const Key& key, std::int64_t now_ms) {
+  const Node* node = find_any(key);
+  if (node == nullptr || !holds_value(*node)) return nullptr;
+  return node->deadline() <= now_ms ? nullptr : node;
+}
+
+std::uint64_t Keyspace::scan(std::size_t shard_index, std::uint8_t db, std::uint64_t cursor, std::int64_t now_ms,
+                             const std::function<void(const Node&)>& visit) {
+  return shards_[shard_index].tables[db].scan(cursor, [&](const Node& node) {
+    if (holds_value(node) && node.deadline() > now_ms) visit(node);
+  });
+}
+
+std::uint64_t Keyspace::used_bytes() const {
+  std::uint64_t bytes = 0;
+  for (const Shard& s : shards_) bytes += s.heap.bytes();
+  return bytes;
+}
+
+void Keyspace::add_deadline(Shard& s, const Deadlines::Entry& entry) {
+  s.deadlines.push(entry);
+  // Rewritten deadlines leave their old entries behind; sweep them out before they outnumber the real ones.
+  if (s.deadlines.size() > 2 * s.keys_with_deadline + 1024) {
+    s.deadlines.keep_if(
+        [&](const Deadlines::Entry& e) { return s.tables[e.db].find_by_hash(e.hash, e.deadline) != nullptr; });
+  }
+  s.next_deadline.store(s.deadlines.soonest().deadline, std::memory_order_relaxed);
+}
+
+std::optional<Keyspace::Expired> Keyspace::next_expired(Shard& s, std::int64_t now_ms) {
+  std::optional<Expired> expired;
+  while (!expired && !s.deadlines.empty() && s.deadlines.soonest().deadline <= now_ms) {
+    const Deadlines::Entry entry = s.deadlines.soonest();
+    s.deadlines.pop();
+    const Node* node = s.tables[entry.db].find_by_hash(entry.hash, entry.deadline);
+    if (node != nullptr && holds_value(*node)) expired = Expired{entry.db, std::string(node->name())};
+  }
+  s.next_deadline.store(s.deadlines.empty() ? kNoDeadline : s.deadlines.soonest().deadline,
+                        std::memory_order_relaxed);
+  return expired;
+}
+
+void Keyspace::watch(const Key& key, std::shared_ptr<WatchFlag> flag) {
+  shard(key).watchers[watch_name(key)].push_back(std::move(flag));
+}
+
+void Keyspace::unwatch(const Key& key, const std::shared_ptr<WatchFlag>& flag) {
+  auto& watchers = shard(key).watchers;
+  const auto it = watchers.find(watch_name(key));
+  if (it == watchers.end()) return;
+  std::erase(it->second, flag);
+  if (it->second.empty()) watchers.erase(it);
+}
+
+void Keyspace::touch(const Key& key) {
+  auto& watchers = shard(key).watchers;
+  if (watchers.empty()) return;
+  const auto it = watchers.find(watch_name(key));
+  if (it == watchers.end()) return;
+  for (const auto& flag : it->second) flag->touched.store(true, std::memory_order_relaxed);
+}
+
+void Keyspace::touch_database(std::uint8_t db) {
+  const std::string prefix = std::to_string(db) + ":";
+  for (Shard& s : shards_) {
+    for (const auto& [name, flags] : s.watchers) {
+      if (!name.starts_with(prefix)) continue;
+      const Node* node = find_any({db, std::string_view(name).substr(prefix.size())});
+      if (node == nullptr || !holds_value(*node)) continue;
+      for (const auto& flag : flags) flag->touched.store(true, std::memory_order_relaxed);
+    }
+  }
+}
+
+void Keyspace::mark_piecewise(const Key& key) {
+  Node** link = shard(key).tables[key.db].find(key.hash, key.name);
+  if (*link != nullptr) (*link)->piecewise = true;
+}
+
+SiteIndex Keyspace::site_index(backend::SiteId site) {
+  const std::size_t count = site_count_.load();
+  for (std::size_t i = 0; i < count; ++i) {
+    if (sites_[i] == site) return static_cast<SiteIndex>(i);
+  }
+  if (count == sites_.size()) throw std::runtime_error("more than 255 other sites have written to this database");
+  sites_[count] = site;
+  site_count_.store(count + 1);
+  return static_cast<SiteIndex>(count);
+}
+
+}  // namespace isthmus

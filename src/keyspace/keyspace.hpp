@@ -1,0 +1,142 @@
+// The in-memory state of a server: the fold of the log.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <bitset>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backend/log.hpp"
+#include "src/keyspace/hash.hpp"
+#include "src/keyspace/shard.hpp"
+
+namespace isthmus {
+
+/// A key as the keyspace addresses it. `hash` is hash_name(name).
+struct Key {
+  std::uint8_t db = 0;
+  std::uint64_t hash = 0;
+  std::string_view name;
+  Key(std::uint8_t database, std::string_view key_name) : db(database), hash(hash_name(key_name)), name(key_name) {}
+  Key(std::uint8_t database, std::uint64_t name_hash, std::string_view key_name)
+      : db(database), hash(name_hash), name(key_name) {}
+};
+
+/// Shards to lock together. Locked in ascending order, so that two sets never wait for each other.
+using ShardSet = std::bitset<kShards>;
+
+/// Holds the locks of a set of shards while it lives.
+class ShardLocks {
+ public:
+  ShardLocks() = default;
+  ShardLocks(const ShardLocks&) = delete;
+  ShardLocks& operator=(const ShardLocks&) = delete;
+  ~ShardLocks() { unlock(); }
+  void lock_one(Shard& shard);
+  void lock(std::array<Shard, kShards>& shards, const ShardSet& set);
+  void unlock();
+
+ private:
+  Shard* one_ = nullptr;
+  std::array<Shard, kShards>* shards_ = nullptr;
+  ShardSet set_;
+};
+
+/// The state, changed by `fold` only. Functions that take a key need its shard's lock; functions named for all shards need
+/// every lock. Every merge rule is in fold.cpp.
+class Keyspace {
+ public:
+  Keyspace() = default;
+  ~Keyspace();
+  Keyspace(const Keyspace&) = delete;
+  Keyspace& operator=(const Keyspace&) = delete;
+
+  std::array<Shard, kShards>& shards() { return shards_; }
+  Shard& shard(const Key& key) { return shards_[shard_of(key.hash)]; }
+
+  /// The key if it is there for a client at `now_ms`: not deleted, not expired, not empty. Valid until the shard changes.
+  const Node* find(const Key& key, std::int64_t now_ms);
+  /// The key with whatever is remembered of it; null if nothing is.
+  const Node* find_any(const Key& key);
+
+  /// Merges one row into the state: commutative, associative, idempotent. Kind flush needs all locks. Rows that are not state
+  /// (messages, leases) change nothing. `site` is the row's site as `site_index` gave it.
+  void fold(const backend::Row& row, std::uint64_t hash, SiteIndex site);
+  /// Puts a key or a field of a checkpoint in, as its registers say.
+  void restore(const backend::StoredKey& key);
+  void restore(const backend::StoredField& field);
+  /// What the checkpoint should hold for a key and its fields now.
+  backend::StoredKey stored(const Key& key);
+  backend::StoredField stored(const Key& key, std::string_view field);
+
+  /// One step of SCAN over a shard's database; 0 at its end. Expired keys are not visited.
+  std::uint64_t scan(std::size_t shard, std::uint8_t db, std::uint64_t cursor, std::int64_t now_ms,
+                     const std::function<void(const Node&)>& visit);
+  /// Keys of a database that are there (expired ones too until they are removed, as in Redis). Needs no lock.
+  std::uint64_t size(std::uint8_t db) const { return sizes_[db].load(std::memory_order_relaxed); }
+  std::uint64_t keys_with_deadline(std::uint8_t db) const {
+    return deadline_counts_[db].load(std::memory_order_relaxed);
+  }
+  /// Bytes of keys, values and tables. Needs no lock; a moment old.
+  std::uint64_t used_bytes() const;
+
+  /// The next key of the shard whose deadline has passed, and nothing if there is none. The caller deletes it by folding a row.
+  struct Expired {
+    std::uint8_t db;
+    std::string name;
+  };
+  std::optional<Expired> next_expired(Shard& shard, std::int64_t now_ms);
+
+  void watch(const Key& key, std::shared_ptr<WatchFlag> flag);
+  void unwatch(const Key& key, const std::shared_ptr<WatchFlag>& flag);
+  /// Tells the connections that watch the key that it has changed.
+  void touch(const Key& key);
+  /// The same for every key of the database that is there. Needs all locks.
+  void touch_database(std::uint8_t db);
+  /// Marks a string as built piece by piece (OBJECT ENCODING says raw until it is set anew).
+  void mark_piecewise(const Key& key);
+
+  /// The own site, index 0. Before the first fold.
+  void set_site(backend::SiteId site) { sites_[0] = site; }
+  /// The index of a site; sites beyond 255 are refused by an exception (there are never so many).
+  SiteIndex site_index(backend::SiteId site);
+  backend::SiteId site_id(SiteIndex index) const { return sites_[index]; }
+
+  /// Nothing at or below `version` can arrive any more: tombstones and registers below it are forgotten. A site that
+  /// nobody replicates to is always stable.
+  void set_stable(Version version) { stable_ = version; }
+  void set_hash_limits(const HashLimits& limits) { hash_limits_ = limits; }
+  const HashLimits& hash_limits() const { return hash_limits_; }
+
+ private:
+  friend class Fold;
+  struct FlushRegister {
+    Version version = 0;
+    SiteIndex site = 0;
+  };
+  void destroy(Shard& shard, Node* node);
+  void add_deadline(Shard& shard, const Deadlines::Entry& entry);
+  void count_deadline(Shard& shard, std::uint8_t db, int change);
+
+  std::array<Shard, kShards> shards_;
+  std::array<FlushRegister, kDatabaseCount> flushes_{};
+  std::array<std::atomic<std::uint64_t>, kDatabaseCount> sizes_{};
+  std::array<std::atomic<std::uint64_t>, kDatabaseCount> deadline_counts_{};
+  std::array<backend::SiteId, 256> sites_{};
+  std::atomic<std::size_t> site_count_{1};
+  Version stable_ = std::numeric_limits<Version>::max();
+  HashLimits hash_limits_;
+};
+
+/// Whether the key is there for a client, whatever the time.
+inline bool holds_value(const Node& node) {
+  return node.type == NodeType::string || (node.is_hash() && hash_size(node) > 0);
+}
+
+}  // namespace isthmus

@@ -1,0 +1,86 @@
+// One of the keyspace's shards: its tables, deadlines, watchers, and which of its keys wait for a commit.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <boost/unordered/unordered_flat_map.hpp>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "src/keyspace/node.hpp"
+#include "src/keyspace/table.hpp"
+
+namespace isthmus {
+
+inline constexpr std::size_t kDatabaseCount = 16;  // as Redis's default
+inline constexpr std::size_t kShards = 256;
+static_assert(kShards == 256, "Table::index leaves out the eight bits that choose the shard");
+
+inline std::size_t shard_of(std::uint64_t hash) { return hash % kShards; }
+
+/// Set when a key that a connection watches has changed (WATCH, https://redis.io/docs/latest/commands/watch/).
+struct WatchFlag {
+  std::atomic<bool> touched{false};
+};
+
+/// The deadlines of one shard, soonest first. Entries are hints: whoever takes one looks at the key itself.
+class Deadlines {
+ public:
+  struct Entry {
+    std::int64_t deadline;  ///< milliseconds since the Unix epoch
+    std::uint64_t hash;     ///< of the key's name
+    std::uint8_t db;
+  };
+  void push(const Entry& entry);
+  bool empty() const { return heap_.empty(); }
+  const Entry& soonest() const { return heap_.front(); }
+  void pop();
+  std::size_t size() const { return heap_.size(); }
+  std::size_t bytes() const { return heap_.capacity() * sizeof(Entry); }
+  void clear() { heap_.clear(); }
+  /// Keeps only the entries for which `valid` says so, each once.
+  template <class Valid>
+  void keep_if(Valid&& valid);
+
+ private:
+  static bool later(const Entry& a, const Entry& b) { return a.deadline > b.deadline; }
+  std::vector<Entry> heap_;
+};
+
+struct alignas(64) Shard {
+  // Which commit a key waits for, by a few bits of its hash: a conservative stand-in for a table {uncommitted key: seq},
+  // with nothing to insert and nothing to clean up.
+  static constexpr std::size_t kGates = 64;
+
+  std::mutex mutex;
+  Heap heap;
+  std::array<Table, kDatabaseCount> tables;
+  Deadlines deadlines;
+  std::size_t keys_with_deadline = 0;
+  std::atomic<std::int64_t> next_deadline{kNoDeadline};  ///< readable without the lock
+  std::array<backend::Seq, kGates> gates{};
+  /// "db:key" → connections that watch it. Empty when nobody does.
+  boost::unordered_flat_map<std::string, std::vector<std::shared_ptr<WatchFlag>>> watchers;
+
+  backend::Seq& gate(std::uint64_t hash) { return gates[(hash >> 58) % kGates]; }
+};
+
+template <class Valid>
+void Deadlines::keep_if(Valid&& valid) {
+  std::erase_if(heap_, [&](const Entry& entry) { return !valid(entry); });
+  std::sort(heap_.begin(), heap_.end(), [](const Entry& a, const Entry& b) {
+    return std::tie(a.deadline, a.hash, a.db) < std::tie(b.deadline, b.hash, b.db);
+  });
+  heap_.erase(std::unique(heap_.begin(), heap_.end(),
+                          [](const Entry& a, const Entry& b) {
+                            return a.deadline == b.deadline && a.hash == b.hash && a.db == b.db;
+                          }),
+              heap_.end());  // sorted ascending is a valid heap
+}
+
+}  // namespace isthmus

@@ -1,0 +1,27 @@
+// The program: options in, one server, exit code out.
+#include <csignal>
+#include <cstdio>
+#include <exception>
+
+#include "src/config.hpp"
+#include "src/observe/logging.hpp"
+#include "src/server.hpp"
+
+int main(int argc, char** argv) {
+  const isthmus::ParsedConfig parsed = isthmus::parse_config(argc, argv, isthmus::process_environment);
+  if (!parsed.config) {
+    std::fputs(parsed.message.c_str(), parsed.exit_code == 0 ? stdout : stderr);
+    return parsed.exit_code;
+  }
+  try {
+    isthmus::init_logging(parsed.config->log);
+    // A write to a connection that is gone is an error code, never a signal; so is a file that would grow over its limit.
+    std::signal(SIGPIPE, SIG_IGN);
+    std::signal(SIGXFSZ, SIG_IGN);
+    isthmus::Server server(*parsed.config);
+    return server.run() ? 0 : 1;
+  } catch (const std::exception& error) {
+    isthmus::log_error("Cannot start", {{"cause", error.what()}});
+    return 1;
+  }
+}

@@ -1,0 +1,309 @@
+#include "src/net/io_thread.hpp"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <system_error>
+
+#include "src/net/client_table.hpp"
+#include "src/net/session.hpp"
+
+namespace isthmus {
+namespace {
+
+constexpr int kMaxEvents = 256;
+constexpr std::int64_t kTickMs = 100;
+// How often a connection that waits for the end of a pause is looked at.
+constexpr int kSuspendedTickMs = 2;
+
+thread_local IoThread* current = nullptr;
+
+}  // namespace
+
+std::int64_t wall_clock_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+IoThread::IoThread(std::size_t index, Services& services, ClientTable& clients)
+    : index_(index), services_(services), clients_(clients) {
+  epoll_fd_ = epoll_create1(EPOLL_CLOEXEC);
+  wake_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (epoll_fd_ < 0 || wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "epoll");
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.ptr = nullptr;
+  epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, wake_fd_, &event);
+}
+
+IoThread::~IoThread() {
+  stop();
+  ::close(wake_fd_);
+  ::close(epoll_fd_);
+}
+
+void IoThread::start() {
+  thread_ = std::thread([this] { run(); });
+}
+
+void IoThread::stop() {
+  if (!thread_.joinable()) return;
+  post([this] { running_ = false; });
+  thread_.join();
+}
+
+void IoThread::post(std::function<void()> task) {
+  {
+    const std::lock_guard lock(mutex_);
+    tasks_.push_back(std::move(task));
+    has_work_.store(true);
+  }
+  wake();
+}
+
+void IoThread::push(MessageRef message) {
+  {
+    const std::lock_guard lock(mutex_);
+    mail_.push_back(std::move(message));
+    has_work_.store(true);
+  }
+  wake();
+}
+
+// The thread itself looks at its mail before it sleeps; another one must be woken if it sleeps already.
+void IoThread::wake() {
+  if (current == this || !asleep_.load()) return;
+  if (!asleep_.exchange(false)) return;
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const auto written = ::write(wake_fd_, &one, sizeof one);
+}
+
+void IoThread::on_commit() {
+  if (has_gated_.load()) wake();
+}
+
+void IoThread::adopt(int fd, std::string address, std::string local_address) {
+  post([this, fd, address = std::move(address), local_address = std::move(local_address)] {
+    auto session = std::make_unique<Session>(*this, fd);
+    session->address = address;
+    session->local_address = local_address;
+    session->created_ms = now_ms_;
+    session->last_active_ms.store(now_ms_);
+    clients_.add(*session);
+    Session& added = *session;
+    sessions_.emplace(&added, std::move(session));
+    epoll_event event{};
+    event.data.ptr = &added;
+    epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event);
+    added.resume();
+  });
+}
+
+void IoThread::watch_events(Session& session, std::uint32_t events) {
+  epoll_event event{};
+  event.events = events;
+  event.data.ptr = &session;
+  epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, session.fd, &event);
+}
+
+void IoThread::remove(Session& session) {
+  const auto it = sessions_.find(&session);
+  if (it == sessions_.end()) return;
+  clients_.remove(session);
+  if (session.in_gated) std::erase(gated_, &session);
+  if (session.in_suspended) std::erase(suspended_, &session);
+  removed_.push_back(std::move(it->second));
+  sessions_.erase(it);
+}
+
+void IoThread::add_subscriber(ChannelKind kind, std::string_view name, Session& session) {
+  auto& names = subscribers_[static_cast<std::size_t>(kind)];
+  auto it = names.find(name);
+  if (it == names.end()) it = names.emplace(std::string(name), std::vector<Session*>{}).first;
+  it->second.push_back(&session);
+  services_.pubsub.subscribe(kind, name, index_);
+}
+
+void IoThread::remove_subscriber(ChannelKind kind, std::string_view name, Session& session) {
+  auto& names = subscribers_[static_cast<std::size_t>(kind)];
+  const auto it = names.find(name);
+  if (it == names.end()) return;
+  const auto place = std::find(it->second.begin(), it->second.end(), &session);
+  if (place == it->second.end()) return;
+  *place = it->second.back();
+  it->second.pop_back();
+  if (it->second.empty()) names.erase(it);
+  services_.pubsub.unsubscribe(kind, name, index_);
+}
+
+void IoThread::suspend(Session& session) {
+  if (std::exchange(session.in_suspended, true)) return;
+  suspended_.push_back(&session);
+}
+
+void IoThread::wait_for_commit(Session& session) {
+  if (std::exchange(session.in_gated, true)) return;
+  gated_.push_back(&session);
+  has_gated_.store(true);
+}
+
+void IoThread::flush_later(Session& session) {
+  if (std::exchange(session.in_dirty, true)) return;
+  dirty_.push_back(&session);
+}
+
+void IoThread::run() {
+  current = this;
+  now_ms_ = wall_clock_ms();
+  while (running_) round(timeout_ms());
+  for (auto& [pointer, session] : sessions_) clients_.remove(*session);
+  sessions_.clear();
+  removed_.clear();
+}
+
+int IoThread::timeout_ms() const {
+  if (!suspended_.empty()) return kSuspendedTickMs;
+  return static_cast<int>(std::clamp<std::int64_t>(next_tick_ms_ - now_ms_, 0, kTickMs));
+}
+
+void IoThread::round(int timeout_ms) {
+  std::array<epoll_event, kMaxEvents> events;
+  asleep_.store(true);
+  // Whoever adds work after this look sees that we are asleep, and wakes us.
+  if (has_work_.load() || (has_gated_.load() && services_.journal.committed() != seen_commit_)) timeout_ms = 0;
+  const int count = epoll_wait(epoll_fd_, events.data(), kMaxEvents, timeout_ms);
+  asleep_.store(false);
+  now_ms_ = wall_clock_ms();
+  for (int i = 0; i < count; ++i) {
+    auto* session = static_cast<Session*>(events[static_cast<std::size_t>(i)].data.ptr);
+    if (session == nullptr) {
+      std::uint64_t ignored;
+      [[maybe_unused]] const auto bytes = ::read(wake_fd_, &ignored, sizeof ignored);
+    } else if (!session->closed()) {
+      session->on_events(events[static_cast<std::size_t>(i)].events);
+    }
+  }
+  after_commit();
+  if (has_work_.load()) {
+    run_tasks();
+    deliver_mail();
+  }
+  retry_suspended();
+  flush_dirty();
+  if (now_ms_ >= next_tick_ms_) tick();
+  removed_.clear();
+}
+
+void IoThread::run_tasks() {
+  std::vector<std::function<void()>> tasks;
+  {
+    const std::lock_guard lock(mutex_);
+    tasks.swap(tasks_);
+    mail_in_hand_.swap(mail_);
+    has_work_.store(false);
+  }
+  for (const auto& task : tasks) task();
+}
+
+void IoThread::deliver_mail() {
+  for (const MessageRef& message : mail_in_hand_) {
+    const auto& names = subscribers_[static_cast<std::size_t>(message->kind)];
+    const auto it = names.find(message->target);
+    if (it == names.end()) continue;
+    // A session that is closed for being slow leaves this very list: go backwards, where the last one fills its place.
+    const std::vector<Session*>& subscribers = it->second;
+    const std::string target = it->first;
+    for (std::size_t i = subscribers.size(); i-- > 0;) {
+      Session* session = subscribers[i];
+      const std::size_t before = subscribers.size();
+      session->deliver(message);
+      if (session->closed() && before == 1) break;
+    }
+  }
+  mail_in_hand_.clear();
+}
+
+void IoThread::flush_dirty() {
+  // Flushing may close a session, never make another one dirty.
+  for (Session* session : dirty_) {
+    session->in_dirty = false;
+    if (!session->closed()) session->flush();
+  }
+  dirty_.clear();
+}
+
+void IoThread::after_commit() {
+  const backend::Seq committed = services_.journal.committed();
+  if (committed == seen_commit_) return;
+  seen_commit_ = committed;
+  std::vector<Session*> waiting;
+  waiting.swap(gated_);
+  has_gated_.store(false);
+  for (Session* session : waiting) {
+    session->in_gated = false;
+    if (!session->closed()) session->flush();
+  }
+}
+
+void IoThread::retry_suspended() {
+  if (suspended_.empty()) return;
+  std::vector<Session*> waiting;
+  waiting.swap(suspended_);
+  for (Session* session : waiting) {
+    session->in_suspended = false;
+    if (!session->closed()) session->resume();
+  }
+}
+
+void IoThread::tick() {
+  next_tick_ms_ = now_ms_ + kTickMs;
+  const std::int64_t commit_timeout = services_.settings.commit_timeout_ms.load(std::memory_order_relaxed);
+  const std::vector<Session*> waiting = gated_;
+  for (Session* session : waiting) {
+    if (!session->closed()) session->check_commit_timeout(commit_timeout);
+  }
+  std::vector<Session*> all;
+  all.reserve(sessions_.size());
+  for (const auto& [pointer, session] : sessions_) all.push_back(pointer);
+  bool output_left = false;
+  for (Session* session : all) {
+    if (!session->closed()) session->check_limits();
+    output_left |= !session->closed() && session->has_output();
+  }
+  if (on_closed_ == nullptr || (output_left && now_ms_ < close_deadline_ms_)) return;
+  for (Session* session : all) {
+    if (!session->closed()) session->close("the server shuts down");
+  }
+  std::exchange(on_closed_, nullptr)();
+}
+
+void IoThread::sweep_killed() {
+  post([this] {
+    std::vector<Session*> killed;
+    for (const auto& [pointer, session] : sessions_) {
+      if (session->killed.load()) killed.push_back(pointer);
+    }
+    for (Session* session : killed) session->close("CLIENT KILL");
+  });
+}
+
+void IoThread::drain(std::function<void()> on_drained) {
+  post([this, done = std::move(on_drained)] {
+    draining_ = true;
+    done();
+  });
+}
+
+void IoThread::close_all(std::int64_t deadline_ms, std::function<void()> on_closed) {
+  post([this, deadline_ms, done = std::move(on_closed)]() mutable {
+    close_deadline_ms_ = deadline_ms;
+    on_closed_ = std::move(done);
+    next_tick_ms_ = 0;
+    for (const auto& [pointer, session] : sessions_) flush_later(*pointer);
+  });
+}
+
+}  // namespace isthmus

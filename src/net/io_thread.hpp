@@ -1,0 +1,112 @@
+// One I/O thread: its connections, its subscribers, its mailbox.
+//
+// It waits on an epoll of its own, level-triggered, and reads into one buffer that all its connections share. An idle connection then
+// costs no buffer (ten thousand idle subscribers are the normal case here), and a request costs one read and one
+// write and nothing else; a completion-based loop would need a buffer for each waiting read and one more call for each request.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "src/command/services.hpp"
+#include "src/net/output.hpp"
+#include "src/pubsub/pubsub.hpp"
+
+namespace isthmus {
+
+class Session;
+class ClientTable;
+
+/// Milliseconds since the Unix epoch.
+std::int64_t wall_clock_ms();
+
+class IoThread : public Mailbox {
+ public:
+  IoThread(std::size_t index, Services& services, ClientTable& clients);
+  ~IoThread() override;
+
+  void start();
+  /// Asks the thread to end after what it is doing; joins it.
+  void stop();
+  /// Runs the function on this thread, soon. Any thread.
+  void post(std::function<void()> task);
+  /// Takes over an accepted, non-blocking socket. Any thread.
+  void adopt(int fd, std::string address, std::string local_address);
+  /// Mailbox: any thread.
+  void push(MessageRef message) override;
+  /// A commit has happened: replies may leave. Any thread.
+  void on_commit();
+  /// Closes the connections that are marked as killed, soon. Any thread.
+  void sweep_killed();
+  /// No request is read any more; `on_drained` runs on this thread when what was read is evaluated.
+  void drain(std::function<void()> on_drained);
+  /// Sends what is left as far as the peers take it until `deadline_ms`, then closes everything.
+  void close_all(std::int64_t deadline_ms, std::function<void()> on_closed);
+
+  // For its sessions, on this thread.
+  std::size_t index() const { return index_; }
+  Services& services() { return services_; }
+  ThreadStats& stats() { return services_.stats.thread(index_); }
+  std::array<char, 64 * 1024>& read_buffer() { return read_buffer_; }
+  std::int64_t now_ms() const { return now_ms_; }
+  bool draining() const { return draining_; }
+  void watch_events(Session& session, std::uint32_t events);
+  void add_subscriber(ChannelKind kind, std::string_view name, Session& session);
+  void remove_subscriber(ChannelKind kind, std::string_view name, Session& session);
+  /// Tries the session again soon: at the next tick, or after the next commit.
+  void suspend(Session& session);
+  void wait_for_commit(Session& session);
+  /// Sends the session's output at the end of this round.
+  void flush_later(Session& session);
+  void remove(Session& session);
+
+ private:
+  void run();
+  void round(int timeout_ms);
+  void run_tasks();
+  void deliver_mail();
+  void flush_dirty();
+  void after_commit();
+  void tick();
+  void retry_suspended();
+  void wake();
+  int timeout_ms() const;
+
+  const std::size_t index_;
+  Services& services_;
+  ClientTable& clients_;
+  int epoll_fd_ = -1;
+  int wake_fd_ = -1;
+  std::thread thread_;
+  bool running_ = true;
+  bool draining_ = false;
+  std::int64_t now_ms_ = 0;
+  std::int64_t next_tick_ms_ = 0;
+  std::int64_t close_deadline_ms_ = 0;
+  std::function<void()> on_closed_;
+  std::array<char, 64 * 1024> read_buffer_;
+
+  std::unordered_map<Session*, std::unique_ptr<Session>> sessions_;
+  std::vector<std::unique_ptr<Session>> removed_;  // until the end of the round: events may still name them
+  std::array<StringMap<std::vector<Session*>>, kChannelKinds> subscribers_;
+  std::vector<Session*> dirty_, suspended_, gated_;
+  backend::Seq seen_commit_ = 0;
+
+  std::mutex mutex_;
+  std::vector<std::function<void()>> tasks_;
+  std::vector<MessageRef> mail_;
+  std::atomic<bool> asleep_{false};
+  std::atomic<bool> has_gated_{false};
+  std::atomic<bool> has_work_{false};
+  std::vector<MessageRef> mail_in_hand_;
+};
+
+}  // namespace isthmus

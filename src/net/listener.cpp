@@ -1,0 +1,113 @@
+#include "src/net/listener.hpp"
+
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <boost/asio/ip/v6_only.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <stdexcept>
+
+#include "src/observe/logging.hpp"
+
+namespace isthmus {
+namespace {
+
+using boost::asio::ip::tcp;
+using boost::system::error_code;
+
+std::string text_of(const tcp::endpoint& endpoint) {
+  const std::string address = endpoint.address().to_string();
+  const std::string host = endpoint.address().is_v6() ? "[" + address + "]" : address;
+  return host + ":" + std::to_string(endpoint.port());
+}
+
+// TCP_NODELAY because replies are small and waited for; probes so that a dead peer is noticed.
+void set_options(tcp::socket& socket, std::int64_t keepalive_s) {
+  error_code ignored;
+  socket.set_option(tcp::no_delay(true), ignored);
+  if (keepalive_s <= 0) return;
+  socket.set_option(boost::asio::socket_base::keep_alive(true), ignored);
+  const int idle = static_cast<int>(keepalive_s), interval = std::max(1, idle / 3), probes = 3;
+  ::setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+  ::setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+  ::setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+}
+
+}  // namespace
+
+Listener::Listener(boost::asio::io_context& context, const std::vector<std::string>& addresses, std::uint16_t port,
+                   int backlog)
+    : context_(context), port_(port) {
+  for (const std::string& address : addresses) listen_on(address, backlog);
+}
+
+void Listener::listen_on(const std::string& address, int backlog) {
+  error_code error;
+  tcp::resolver resolver(context_);
+  const auto found = resolver.resolve(address, std::to_string(port_), tcp::resolver::passive, error);
+  const auto fail = [&](const std::string& what) {
+    throw std::runtime_error("cannot listen on " + address + " port " + std::to_string(port_) + ": " + what);
+  };
+  if (error) fail(error.message());
+  const tcp::endpoint endpoint(found.begin()->endpoint().address(), port_);
+  tcp::acceptor& acceptor = acceptors_.emplace_back(context_);
+  acceptor.open(endpoint.protocol(), error);
+  if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+  if (!error && endpoint.address().is_v6()) acceptor.set_option(boost::asio::ip::v6_only(true), error);
+  if (!error) acceptor.bind(endpoint, error);
+  if (!error) acceptor.listen(backlog, error);
+  if (error) fail(error.message());
+  port_ = acceptor.local_endpoint().port();
+}
+
+void Listener::accept_for(Services& services, ClientTable& clients, std::vector<IoThread*> threads) {
+  services_ = &services;
+  clients_ = &clients;
+  threads_ = std::move(threads);
+  for (tcp::acceptor& acceptor : acceptors_) accept(acceptor);
+}
+
+void Listener::close() {
+  error_code ignored;
+  for (tcp::acceptor& acceptor : acceptors_) acceptor.close(ignored);
+}
+
+void Listener::accept(tcp::acceptor& acceptor) {
+  acceptor.async_accept([this, &acceptor](const error_code& error, tcp::socket socket) {
+    if (!acceptor.is_open()) return;
+    if (!error) {
+      take(std::move(socket));
+    } else if (error == boost::asio::error::no_descriptors) {
+      // The process has no file descriptor left: try again when some may have been closed.
+      log_warning("A connection cannot be accepted", {{"cause", error.message()}});
+      auto timer = std::make_shared<boost::asio::steady_timer>(context_, std::chrono::milliseconds(100));
+      timer->async_wait([this, &acceptor, timer](const error_code&) {
+        if (acceptor.is_open()) accept(acceptor);
+      });
+      return;
+    }
+    accept(acceptor);
+  });
+}
+
+void Listener::take(tcp::socket socket) {
+  services_->stats.connections_received.fetch_add(1, std::memory_order_relaxed);
+  if (clients_->count() >= services_->settings.maxclients.load()) {
+    services_->stats.rejected_connections.fetch_add(1, std::memory_order_relaxed);
+    error_code ignored;
+    socket.non_blocking(true, ignored);
+    socket.write_some(boost::asio::buffer("-ERR max number of clients reached\r\n", 36), ignored);
+    return;
+  }
+  error_code error, local_error;
+  const tcp::endpoint peer = socket.remote_endpoint(error);
+  const tcp::endpoint local = socket.local_endpoint(local_error);
+  if (error || local_error) return;  // gone already
+  set_options(socket, services_->settings.tcp_keepalive_s.load());
+  socket.non_blocking(true, error);
+  IoThread& thread = *threads_[next_thread_++ % threads_.size()];
+  clients_->expect();
+  thread.adopt(socket.release(), text_of(peer), text_of(local));
+}
+
+}  // namespace isthmus

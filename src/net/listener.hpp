@@ -1,0 +1,41 @@
+// Accepts connections and hands them to the I/O threads in turn.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <cstdint>
+#include <list>
+#include <string>
+#include <vector>
+
+#include "src/net/client_table.hpp"
+#include "src/net/io_thread.hpp"
+
+namespace isthmus {
+
+class Listener {
+ public:
+  /// Binds and listens on every address; the kernel queues connections until `accept_for`. Port 0: any free port,
+  /// the same for all addresses. Throws std::runtime_error with one clear line.
+  Listener(boost::asio::io_context& context, const std::vector<std::string>& addresses, std::uint16_t port, int backlog);
+
+  std::uint16_t port() const { return port_; }
+  /// Begins to accept. Over `maxclients` a connection gets Redis's error and is closed.
+  void accept_for(Services& services, ClientTable& clients, std::vector<IoThread*> threads);
+  void close();
+
+ private:
+  void listen_on(const std::string& address, int backlog);
+  void accept(boost::asio::ip::tcp::acceptor& acceptor);
+  void take(boost::asio::ip::tcp::socket socket);
+
+  boost::asio::io_context& context_;
+  std::uint16_t port_;
+  std::list<boost::asio::ip::tcp::acceptor> acceptors_;
+  Services* services_ = nullptr;
+  ClientTable* clients_ = nullptr;
+  std::vector<IoThread*> threads_;
+  std::size_t next_thread_ = 0;
+};
+
+}  // namespace isthmus

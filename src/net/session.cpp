@@ -1,0 +1,315 @@
+#include "src/net/session.hpp"
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "src/command/dispatcher.hpp"
+#include "src/net/io_thread.hpp"
+#include "src/observe/logging.hpp"
+
+namespace isthmus {
+namespace {
+
+// A client that sends requests and reads no replies is not read from while so much waits for it. Generous: some clients write
+// a whole pipeline before they read the first reply.
+constexpr std::size_t kStopReadingAboveBytes = 256 << 20;
+// Replies are sent when so much of one pipeline has gathered.
+constexpr std::size_t kFlushAboveBytes = 64 << 10;
+constexpr std::size_t kKeepInputCapacity = 64 << 10;
+
+}  // namespace
+
+Session::Session(IoThread& io, int socket) : io_(io) {
+  fd = socket;
+  thread = io.index();
+  authenticated = !io.services().settings.has_password();
+  parser_authenticated_ = authenticated;
+  parser_.set_authenticated(authenticated);
+}
+
+Session::~Session() {
+  if (fd >= 0) ::close(fd);
+}
+
+void Session::on_events(std::uint32_t events) {
+  if ((events & EPOLLOUT) != 0) flush();
+  if (!closed() && (events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) read();
+}
+
+void Session::want(std::uint32_t events) {
+  if (events == events_) return;
+  events_ = events;
+  io_.watch_events(*this, events);
+}
+
+void Session::read() {
+  if (closing_ || io_.draining()) {
+    // Nothing is wanted any more; an end or an error of the connection still is.
+    char byte;
+    const ssize_t peeked = ::recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (peeked == 0 || (peeked < 0 && errno != EAGAIN && errno != EINTR)) close("closed by the client");
+    want(events_ & ~static_cast<std::uint32_t>(EPOLLIN));
+    return;
+  }
+  if (!input_.empty()) {
+    read_more(parser_.needed());
+    return;
+  }
+  auto& buffer = io_.read_buffer();
+  const ssize_t size = ::recv(fd, buffer.data(), buffer.size(), 0);
+  if (size <= 0) {
+    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    close(size == 0 ? "closed by the client" : "read error");
+    return;
+  }
+  ThreadStats::add(io_.stats().input_bytes, static_cast<std::uint64_t>(size));
+  last_active_ms.store(io_.now_ms(), std::memory_order_relaxed);
+  const std::string_view bytes(buffer.data(), static_cast<std::size_t>(size));
+  const std::size_t used = evaluate(bytes);
+  if (closed()) return;
+  if (used < bytes.size()) input_.assign(bytes.substr(used));
+  input_bytes.store(input_.size(), std::memory_order_relaxed);
+  flush();
+}
+
+// Reads behind what is there already, in larger pieces when a large argument is on its way.
+void Session::read_more(std::size_t wanted) {
+  constexpr std::size_t kPiece = 64 << 10, kLargePiece = 1 << 20;
+  const std::size_t have = input_.size();
+  std::size_t piece = kPiece;
+  if (wanted > have + kPiece) piece = std::min(wanted - have, kLargePiece);
+  // Memory follows what came, not what was announced.
+  if (input_.capacity() < have + piece) input_.reserve(std::max(have + piece, std::min(wanted, have * 2)));
+  input_.resize(have + piece);
+  const ssize_t size = ::recv(fd, input_.data() + have, piece, 0);
+  input_.resize(have + (size > 0 ? static_cast<std::size_t>(size) : 0));
+  if (size <= 0) {
+    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    close(size == 0 ? "closed by the client" : "read error");
+    return;
+  }
+  ThreadStats::add(io_.stats().input_bytes, static_cast<std::uint64_t>(size));
+  last_active_ms.store(io_.now_ms(), std::memory_order_relaxed);
+  process();
+}
+
+void Session::resume() {
+  if (!input_.empty()) process();
+  if (closed() || closing_) return;
+  want((must_wait() ? 0u : std::uint32_t{EPOLLIN}) | (events_ & EPOLLOUT));
+}
+
+void Session::process() {
+  const std::size_t used = evaluate(input_);
+  if (closed()) return;
+  input_.erase(0, used);
+  if (input_.empty() && input_.capacity() > kKeepInputCapacity) {
+    input_.shrink_to_fit();
+    parser_.trim();
+  }
+  input_bytes.store(input_.size(), std::memory_order_relaxed);
+  const auto limit = static_cast<std::size_t>(io_.services().settings.query_buffer_limit_bytes.load());
+  if (input_.size() > limit) {
+    io_.services().stats.query_buffer_disconnections.fetch_add(1, std::memory_order_relaxed);
+    close("query buffer over client-query-buffer-limit");
+    return;
+  }
+  flush();
+}
+
+bool Session::must_wait() {
+  if (output_.pending_bytes() > kStopReadingAboveBytes) return true;
+  if (sleep_until_ms > io_.now_ms()) return true;
+  return io_.services().journal.backlog_bytes() > Journal::kBacklogLimitBytes;
+}
+
+// Evaluates the whole requests in `bytes`; returns how many bytes it took.
+std::size_t Session::evaluate(std::string_view bytes) {
+  Services& services = io_.services();
+  resp::Writer writer(output_.replies(), protocol);
+  std::size_t used = 0;
+  while (used < bytes.size() && !closing_) {
+    if (must_wait()) {
+      want(events_ & ~static_cast<std::uint32_t>(EPOLLIN));
+      io_.suspend(*this);
+      break;
+    }
+    const resp::ParseStatus status = parser_.parse(bytes.substr(used));
+    if (status == resp::ParseStatus::need_more) break;
+    if (status == resp::ParseStatus::error) {
+      protocol_error();
+      return bytes.size();
+    }
+    if (!parser_.args().empty()) {
+      const std::size_t reply_begin = output_.replies().size();
+      writer.set_protocol(protocol);
+      const Outcome outcome = dispatch(services, *this, parser_.args(), writer, io_.now_ms());
+      if (outcome.postponed) {
+        want(events_ & ~static_cast<std::uint32_t>(EPOLLIN));
+        io_.suspend(*this);
+        break;
+      }
+      after_reply(reply_begin, outcome.gate);
+    }
+    used += parser_.consumed();
+    if (output_.pending_bytes() > kFlushAboveBytes && !output_.gated(services.journal.committed())) {
+      flush();
+      if (closed()) break;
+    }
+  }
+  return used;
+}
+
+void Session::after_reply(std::size_t reply_begin, backend::Seq gate) {
+  if (authenticated != parser_authenticated_) {
+    parser_authenticated_ = authenticated;
+    parser_.set_authenticated(authenticated);
+  }
+  if (reply_mode != ReplyMode::on) {
+    output_.replies().resize(reply_begin);
+    if (reply_mode == ReplyMode::skip) reply_mode = ReplyMode::on;
+    if (reply_mode == ReplyMode::skip_next) reply_mode = ReplyMode::skip;
+  }
+  const bool waits = gate > io_.services().journal.committed();
+  output_.end_reply(waits ? gate : 0, io_.now_ms());
+  if (close_after_reply) closing_ = true;
+}
+
+void Session::protocol_error() {
+  resp::Writer(output_.replies(), protocol).error(parser_.error());
+  output_.end_reply(0, io_.now_ms());
+  io_.services().stats.count_error(parser_.error());
+  closing_ = true;
+}
+
+void Session::flush() {
+  Output::Pieces pieces;
+  const backend::Seq committed = io_.services().journal.committed();
+  for (;;) {
+    output_.gather(committed, pieces);
+    if (pieces.count == 0) break;
+    msghdr message{};
+    message.msg_iov = pieces.parts.data();
+    message.msg_iovlen = pieces.count;
+    const ssize_t sent = ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent < 0) {
+      if (errno == EINTR) continue;
+      if (errno == EAGAIN) {
+        want(events_ | EPOLLOUT);
+        output_bytes.store(output_.pending_bytes(), std::memory_order_relaxed);
+        return;
+      }
+      close("write error");
+      return;
+    }
+    ThreadStats::add(io_.stats().output_bytes, static_cast<std::uint64_t>(sent));
+    output_.consume(static_cast<std::size_t>(sent));
+  }
+  output_bytes.store(output_.pending_bytes(), std::memory_order_relaxed);
+  if ((events_ & EPOLLOUT) != 0) want(events_ & ~static_cast<std::uint32_t>(EPOLLOUT));
+  if (!output_.empty()) {
+    io_.wait_for_commit(*this);
+  } else if (closing_) {
+    close("asked to");
+  }
+}
+
+void Session::check_commit_timeout(std::int64_t timeout_ms) {
+  Services& services = io_.services();
+  const std::size_t failed =
+      output_.fail_gated(services.journal.committed(), io_.now_ms() - timeout_ms,
+                         "CLUSTERDOWN The write is not in the log yet, it may or may not be done: " +
+                             services.journal.unavailable_reason());
+  if (failed == 0) return;
+  services.stats.commit_timeouts.fetch_add(failed, std::memory_order_relaxed);
+  flush();
+}
+
+bool Session::over_output_limit() {
+  Settings& settings = io_.services().settings;
+  const Settings::OutputLimit& limit =
+      in_subscribed_mode() || monitors.load(std::memory_order_relaxed) ? settings.pubsub_output : settings.normal_output;
+  const std::size_t pending = output_.pending_bytes();
+  const std::uint64_t hard = limit.hard_bytes.load(std::memory_order_relaxed);
+  if (hard != 0 && pending > hard) return true;
+  const std::uint64_t soft = limit.soft_bytes.load(std::memory_order_relaxed);
+  if (soft == 0 || pending <= soft) {
+    over_soft_limit_since_ms_ = 0;
+    return false;
+  }
+  if (over_soft_limit_since_ms_ == 0) over_soft_limit_since_ms_ = io_.now_ms();
+  return io_.now_ms() - over_soft_limit_since_ms_ > limit.soft_seconds.load(std::memory_order_relaxed) * 1000;
+}
+
+void Session::deliver(const MessageRef& message) {
+  if (closed()) return;
+  output_.push(message, protocol >= 3);
+  queued_messages.store(output_.pending_messages(), std::memory_order_relaxed);
+  io_.flush_later(*this);
+  if (!over_output_limit()) return;
+  // What is queued may be a burst that the socket would take: only a client that does not read is closed.
+  flush();
+  check_limits();
+}
+
+void Session::check_limits() {
+  if (closed()) return;
+  Services& services = io_.services();
+  queued_messages.store(output_.pending_messages(), std::memory_order_relaxed);
+  if (over_output_limit()) {
+    services.stats.output_buffer_disconnections.fetch_add(1, std::memory_order_relaxed);
+    if (in_subscribed_mode()) services.stats.closed_slow_subscribers.fetch_add(1, std::memory_order_relaxed);
+    log_warning("A client does not read fast enough and is closed (client-output-buffer-limit)",
+                {{"client", id}, {"address", address}, {"waiting_bytes", output_.pending_bytes()}});
+    close("output buffer limit");
+    return;
+  }
+  const std::int64_t timeout_s = services.settings.timeout_s.load(std::memory_order_relaxed);
+  const bool exempt = in_subscribed_mode() || monitors.load(std::memory_order_relaxed);
+  if (timeout_s > 0 && !exempt && io_.now_ms() - last_active_ms.load(std::memory_order_relaxed) > timeout_s * 1000) {
+    close("idle for longer than timeout");
+  }
+}
+
+void Session::close(std::string_view why) {
+  if (closed()) return;
+  log_debug("Connection closed", {{"client", id}, {"address", address}, {"why", why}});
+  for (std::size_t i = 0; i < kChannelKinds; ++i) {
+    const auto kind = static_cast<ChannelKind>(i);
+    for (const std::string& channel : subscriptions_[i]) io_.remove_subscriber(kind, channel, *this);
+    subscriptions_[i].clear();
+  }
+  forget_watches(io_.services(), *this);
+  ::close(fd);
+  fd = -1;
+  output_.clear();
+  io_.remove(*this);
+}
+
+bool Session::subscribe(ChannelKind kind, std::string_view channel) {
+  if (!subscriptions_[static_cast<std::size_t>(kind)].emplace(channel).second) return false;
+  io_.add_subscriber(kind, channel, *this);
+  count_subscriptions();
+  return true;
+}
+
+bool Session::unsubscribe(ChannelKind kind, std::string_view channel) {
+  auto& names = subscriptions_[static_cast<std::size_t>(kind)];
+  const auto it = names.find(channel);
+  if (it == names.end()) return false;
+  io_.remove_subscriber(kind, channel, *this);
+  names.erase(it);
+  count_subscriptions();
+  return true;
+}
+
+void Session::count_subscriptions() {
+  shown_subscriptions.store(static_cast<std::uint32_t>(subscriptions_[0].size()), std::memory_order_relaxed);
+  shown_patterns.store(static_cast<std::uint32_t>(subscriptions_[1].size()), std::memory_order_relaxed);
+  shown_shard_subscriptions.store(static_cast<std::uint32_t>(subscriptions_[2].size()), std::memory_order_relaxed);
+}
+
+}  // namespace isthmus

@@ -1,0 +1,66 @@
+// One connection: bytes in, requests, replies, bytes out.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "resp/request_parser.hpp"
+#include "src/command/client.hpp"
+#include "src/net/output.hpp"
+
+namespace isthmus {
+
+class IoThread;
+
+/// Lives on one I/O thread. Owns its socket.
+class Session final : public Client {
+ public:
+  Session(IoThread& io, int socket);
+  ~Session() override;
+
+  /// The socket has something for us, or room.
+  void on_events(std::uint32_t events);
+  /// Goes on with requests that were read and had to wait.
+  void resume();
+  /// Queues a message; closes the connection if it does not keep up.
+  void deliver(const MessageRef& message);
+  /// Sends what may leave.
+  void flush();
+  /// Fails replies that have waited for their commit for too long.
+  void check_commit_timeout(std::int64_t timeout_ms);
+  /// Once a second or so: idle and slow clients.
+  void check_limits();
+  void close(std::string_view why);
+  bool closed() const { return fd < 0; }
+  bool has_output() const { return !output_.empty(); }
+
+  bool subscribe(ChannelKind kind, std::string_view channel) override;
+  bool unsubscribe(ChannelKind kind, std::string_view channel) override;
+
+  // Marks of the lists of the I/O thread.
+  bool in_dirty = false, in_suspended = false, in_gated = false;
+
+ private:
+  void read();
+  void read_more(std::size_t wanted);
+  void process();
+  std::size_t evaluate(std::string_view bytes);
+  bool must_wait();
+  void after_reply(std::size_t reply_begin, backend::Seq gate);
+  void protocol_error();
+  void want(std::uint32_t events);
+  void count_subscriptions();
+  bool over_output_limit();
+
+  IoThread& io_;
+  resp::RequestParser parser_;
+  std::string input_;  // a request that is not whole yet, or must wait
+  Output output_;
+  std::uint32_t events_ = 0;  // that epoll watches for us
+  bool closing_ = false;      // nothing more is read; closed when the output is out
+  bool parser_authenticated_ = false;
+  std::int64_t over_soft_limit_since_ms_ = 0;
+};
+
+}  // namespace isthmus

@@ -1,0 +1,174 @@
+#include "src/server.hpp"
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
+#include <condition_variable>
+#include <latch>
+#include <random>
+
+#include "backend/log.hpp"
+#include "src/command/call.hpp"
+#include "src/net/client_table.hpp"
+#include "src/net/io_thread.hpp"
+#include "src/net/listener.hpp"
+#include "src/observe/logging.hpp"
+#include "src/site/checkpointer.hpp"
+#include "src/site/expirer.hpp"
+#include "src/site/journal.hpp"
+#include "src/site/loader.hpp"
+
+namespace isthmus {
+namespace {
+
+using boost::asio::steady_timer;
+using boost::system::error_code;
+using std::chrono::milliseconds;
+
+// An orderly end takes 10 s at most: so long for the backend, and so long for peers that read slowly.
+constexpr milliseconds kCommitPatience{6000};
+constexpr std::int64_t kClosePatienceMs = 2000;
+
+std::string random_hex(std::size_t digits) {
+  std::random_device device;
+  std::string text;
+  constexpr char kHex[] = "0123456789abcdef";
+  while (text.size() < digits) text.push_back(kHex[device() % 16]);
+  return text;
+}
+
+void copy_settings(const Config& config, Settings& settings) {
+  settings.notify_flags = parse_event_flags(config.notify_keyspace_events).value_or(0);
+  settings.maxmemory_bytes = config.maxmemory_bytes;
+  settings.maxclients = config.maxclients;
+  settings.timeout_s = config.timeout_s;
+  settings.tcp_keepalive_s = config.tcp_keepalive_s;
+  settings.proto_max_bulk_bytes = static_cast<std::int64_t>(config.proto_max_bulk_bytes);
+  settings.slowlog_threshold_us = config.slowlog_log_slower_than_us;
+  settings.slowlog_max_len = config.slowlog_max_len;
+  settings.commit_timeout_ms = config.commit_timeout_ms;
+  const auto copy = [](const OutputBufferLimit& from, Settings::OutputLimit& to) {
+    to.hard_bytes = from.hard_bytes;
+    to.soft_bytes = from.soft_bytes;
+    to.soft_seconds = from.soft_seconds;
+  };
+  copy(config.client_output_buffer_limits.normal, settings.normal_output);
+  copy(config.client_output_buffer_limits.pubsub, settings.pubsub_output);
+  copy(config.client_output_buffer_limits.replica, settings.replica_output);
+  settings.set_password(config.requirepass);
+}
+
+}  // namespace
+
+class Server::Parts {
+ public:
+  explicit Parts(const Config& given)
+      : config_(given),
+        listener_(context_, config_.bind, config_.port, static_cast<int>(config_.tcp_backlog)),
+        log_(backend::open_log(config_.backend)),
+        journal_(*log_, clock_),
+        checkpointer_(keyspace_, *log_, {}),
+        stats_(config_.threads, command_count()),
+        services_{config_, settings_, keyspace_, clock_, journal_, *log_, pubsub_, clients_, stats_, pause_,
+                  [this] { boost::asio::post(context_, [this] { context_.stop(); }); }, wall_clock_ms(),
+                  random_hex(40), listener_.port(), log_->durable() ? &checkpointer_ : nullptr},
+        expirer_(services_),
+        signals_(context_, SIGTERM, SIGINT),
+        sampler_(context_) {
+    copy_settings(config_, settings_);
+    keyspace_.set_site(log_->site());
+    load(*log_, keyspace_, clock_, checkpointer_);
+    for (std::size_t i = 0; i < config_.threads; ++i) {
+      threads_.push_back(std::make_unique<IoThread>(i, services_, clients_));
+    }
+    std::vector<IoThread*> threads;
+    for (const auto& thread : threads_) threads.push_back(thread.get());
+    clients_.set_threads(threads);
+    pubsub_.set_mailboxes({threads.begin(), threads.end()});
+  }
+
+  bool run() {
+    std::vector<IoThread*> threads;
+    for (const auto& thread : threads_) threads.push_back(thread.get());
+    journal_.start(log_->durable() ? &checkpointer_ : nullptr, [threads] {
+      for (IoThread* thread : threads) thread->on_commit();
+    });
+    for (const auto& thread : threads_) thread->start();
+    expirer_.start();
+    signals_.async_wait([this](const error_code& error, int signal) {
+      if (error) return;
+      log_info("Shutting down", {{"signal", signal}});
+      context_.stop();
+    });
+    sample();
+    listener_.accept_for(services_, clients_, threads);
+    log_info("Ready to accept connections", {{"port", listener_.port()},
+                                             {"backend", log_->description()},
+                                             {"threads", config_.threads},
+                                             {"version", ISTHMUS_VERSION}});
+    context_.run();
+    return stop();
+  }
+
+  std::uint16_t port() const { return listener_.port(); }
+
+ private:
+  void sample() {
+    stats_.sample(wall_clock_ms());
+    const std::uint64_t used = keyspace_.used_bytes();
+    if (used > stats_.peak_memory_bytes.load()) stats_.peak_memory_bytes.store(used);
+    sampler_.expires_after(milliseconds(100));
+    sampler_.async_wait([this](const error_code& error) {
+      if (!error) sample();
+    });
+  }
+
+  bool stop() {
+    listener_.close();
+    expirer_.stop();
+    std::latch drained(static_cast<std::ptrdiff_t>(threads_.size()));
+    for (const auto& thread : threads_) thread->drain([&] { drained.count_down(); });
+    drained.wait();
+    const bool all_committed = journal_.stop(kCommitPatience);
+    std::latch closed(static_cast<std::ptrdiff_t>(threads_.size()));
+    const std::int64_t deadline = wall_clock_ms() + kClosePatienceMs;
+    for (const auto& thread : threads_) thread->close_all(deadline, [&] { closed.count_down(); });
+    closed.wait();
+    for (const auto& thread : threads_) thread->stop();
+    if (all_committed) {
+      log_info("Everything is in the log; good-bye");
+    } else {
+      log_error("The backend did not take the last writes; their clients have not been told that they succeeded",
+                {{"cause", journal_.unavailable_reason()}});
+    }
+    return all_committed;
+  }
+
+  const Config config_;
+  boost::asio::io_context context_{1};
+  Listener listener_;  // before the log: a taken port must not touch a database
+  std::unique_ptr<backend::Log> log_;
+  HybridClock clock_;
+  Settings settings_;
+  Keyspace keyspace_;
+  PubSub pubsub_;
+  ClientTable clients_;
+  Pause pause_;
+  Journal journal_;
+  Checkpointer checkpointer_;
+  Stats stats_;
+  Services services_;
+  Expirer expirer_;
+  std::vector<std::unique_ptr<IoThread>> threads_;
+  boost::asio::signal_set signals_;
+  steady_timer sampler_;
+};
+
+Server::Server(const Config& config) : parts_(std::make_unique<Parts>(config)) {}
+Server::~Server() = default;
+bool Server::run() { return parts_->run(); }
+std::uint16_t Server::port() const { return parts_->port(); }
+
+}  // namespace isthmus

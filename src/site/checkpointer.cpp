@@ -1,0 +1,158 @@
+#include "src/site/checkpointer.hpp"
+
+#include "src/observe/logging.hpp"
+#include "src/site/journal.hpp"
+
+namespace isthmus {
+
+using backend::CheckpointChunk;
+using backend::Row;
+using backend::RowKind;
+using backend::StoredField;
+using backend::StoredKey;
+
+namespace {
+
+// Waits so long after the backend has refused a piece.
+constexpr std::chrono::milliseconds kRetry{1000};
+
+}  // namespace
+
+Checkpointer::Checkpointer(Keyspace& keyspace, backend::Log& log, Limits limits)
+    : keyspace_(keyspace), log_(log), limits_(limits) {}
+
+void Checkpointer::note(const backend::RowBatch& batch) {
+  for (std::size_t i = 0; i < batch.size(); ++i) note(batch[i]);
+}
+
+void Checkpointer::note(const Row& row) {
+  if (dirty_.empty() && flushed_.empty()) oldest_ = Clock::now();
+  seen_[row.origin] = row.seq;
+  if (row.kind == RowKind::flush) {
+    flushed_.push_back({row.db, row.version, row.site});
+    return;
+  }
+  if (row.kind > RowKind::expire) return;
+  thread_local std::string name;
+  name.assign(1, static_cast<char>(row.db));
+  name.append(row.key);
+  const auto it = dirty_.find(name);
+  Dirty& dirty = it != dirty_.end() ? it->second : dirty_[name];
+  switch (row.kind) {
+    case RowKind::set:
+    case RowKind::del:
+      dirty.whole = true;
+      dirty.fields.clear();
+      break;
+    case RowKind::hset:
+    case RowKind::hcreate:
+    case RowKind::hdel:
+      if (!dirty.whole) dirty.fields.emplace(row.field);
+      break;
+    default: break;
+  }
+  dirty_count_.store(dirty_.size() + writing_.size(), std::memory_order_relaxed);
+}
+
+bool Checkpointer::due(Clock::time_point now) const {
+  if (dirty_.empty() && flushed_.empty()) return false;
+  return dirty_.size() >= limits_.dirty_keys || now - oldest_ >= limits_.max_age;
+}
+
+bool Checkpointer::busy() const {
+  const Clock::time_point now = Clock::now();
+  return phase_ == Phase::idle ? due(now) && now >= next_step_ : now >= next_step_;
+}
+
+void Checkpointer::begin() {
+  std::swap(writing_, dirty_);
+  std::swap(writing_flushed_, flushed_);
+  covered_ = seen_;
+  phase_ = Phase::flushing;
+}
+
+void Checkpointer::step(Journal& journal) {
+  if (!busy()) return;
+  next_step_ = Clock::now() + (journal.backlog_bytes() > 0 ? limits_.pause : std::chrono::milliseconds{0});
+  if (phase_ == Phase::idle) begin();
+  try {
+    write_piece(journal);
+  } catch (const backend::AppendError& error) {
+    put_back(error.what());
+  }
+}
+
+// Whatever of it had been written already is written again: upserts do not mind.
+void Checkpointer::put_back(const std::string& cause) {
+  log_warning("A piece of the checkpoint could not be written; it will be tried again", {{"cause", cause}});
+  next_step_ = Clock::now() + kRetry;
+}
+
+void Checkpointer::write_piece(Journal& journal) {
+  switch (phase_) {
+    case Phase::idle: return;
+    case Phase::flushing:
+      if (writing_flushed_.empty()) {
+        phase_ = Phase::writing;
+      } else {
+        const Flushed& flushed = writing_flushed_.back();
+        if (!log_.forget_flushed(flushed.db, flushed.version, flushed.site)) writing_flushed_.pop_back();
+      }
+      return;
+    case Phase::writing:
+      if (chunks_.empty()) collect_chunk();
+      if (!chunks_.empty()) {
+        // What was read may not be in the log yet, and the checkpoint must never be ahead of it.
+        if (!journal.commit_gathered()) return;
+        log_.write_checkpoint(chunks_.front());
+        chunks_.pop_front();
+        return;
+      }
+      log_.finish_checkpoint(covered_);
+      dirty_count_.store(dirty_.size(), std::memory_order_relaxed);
+      journal.stats_.checkpoints.fetch_add(1, std::memory_order_relaxed);
+      journal.stats_.last_checkpoint_ms.store(std::chrono::duration_cast<std::chrono::milliseconds>(
+                                                  std::chrono::system_clock::now().time_since_epoch())
+                                                  .count());
+      phase_ = Phase::cutting;
+      return;
+    case Phase::cutting:
+      if (!log_.cut()) phase_ = Phase::idle;
+      return;
+  }
+}
+
+void Checkpointer::collect_chunk() {
+  CheckpointChunk chunk;
+  std::vector<StoredField> fields;
+  while (!writing_.empty() && chunk.keys.size() + fields.size() < limits_.chunk_rows) {
+    const auto it = writing_.begin();
+    const Key key(static_cast<std::uint8_t>(it->first[0]), std::string_view(it->first).substr(1));
+    {
+      const std::lock_guard lock(keyspace_.shard(key).mutex);
+      StoredKey stored = keyspace_.stored(key);
+      stored.replace_fields = it->second.whole;
+      const Node* node = keyspace_.find_any(key);
+      if (it->second.whole && node != nullptr && node->is_hash()) {
+        hash_for_each(*node, true,
+                      [&](const FieldView& field) { fields.push_back(keyspace_.stored(key, field.name)); });
+      }
+      for (const std::string& field : it->second.fields) {
+        if (!stored.forget) fields.push_back(keyspace_.stored(key, field));
+      }
+      chunk.keys.push_back(std::move(stored));
+    }
+    writing_.erase(it);
+  }
+  if (chunk.keys.empty()) return;
+  // A large hash goes over several transactions; its key comes with the first.
+  std::size_t next = 0;
+  do {
+    const std::size_t end = std::min(fields.size(), next + std::max<std::size_t>(limits_.chunk_rows, 1));
+    for (; next < end; ++next) chunk.fields.push_back(std::move(fields[next]));
+    chunks_.push_back(std::move(chunk));
+    chunk = {};
+  } while (next < fields.size());
+}
+
+}  // namespace isthmus

@@ -1,0 +1,82 @@
+// Writes what has changed into the checkpoint, a small piece between two commits, and lets the log be cut behind it.
+#pragma once
+
+#include <atomic>
+#include <boost/unordered/unordered_flat_map.hpp>
+#include <boost/unordered/unordered_flat_set.hpp>
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "backend/log.hpp"
+#include "src/keyspace/keyspace.hpp"
+#include "src/pubsub/pubsub.hpp"
+
+namespace isthmus {
+
+class Journal;
+
+/// A fuzzy, incremental checkpoint. Rows name what is dirty; when enough is, or it is old enough, the dirty keys are read
+/// from the keyspace as they are then and upserted. With absolute effects it does no harm that a key is newer in the checkpoint
+/// than the checkpoint's vector says: folding its rows again changes nothing. Used by one thread.
+class Checkpointer {
+ public:
+  struct Limits {
+    std::size_t dirty_keys = 100'000;          ///< begin when so many are dirty
+    std::chrono::milliseconds max_age{10'000};  ///< or when the oldest has been dirty for so long
+    std::size_t chunk_rows = 256;              ///< rows of one transaction: about a millisecond of SQLite
+    std::chrono::milliseconds pause{5};        ///< between two pieces while commits go on
+  };
+
+  Checkpointer(Keyspace& keyspace, backend::Log& log, Limits limits);
+
+  /// These rows are in the log now.
+  void note(const backend::RowBatch& batch);
+  void note(const backend::Row& row);
+  /// Whether `step` has something to do right now.
+  bool busy() const;
+  /// Does at most one piece of work. Effects that it reads are committed by `journal` before they enter the checkpoint.
+  void step(Journal& journal);
+  /// For INFO: keys and fields that are not in the checkpoint yet.
+  std::size_t dirty() const { return dirty_count_.load(std::memory_order_relaxed); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Dirty {
+    bool whole = false;
+    boost::unordered_flat_set<std::string> fields;
+  };
+  using DirtyKeys = StringMap<Dirty>;  // the database's number as one byte, then the key
+  struct Flushed {
+    std::uint8_t db;
+    backend::Version version;
+    backend::SiteId site;
+  };
+  enum class Phase { idle, flushing, writing, cutting };
+
+  bool due(Clock::time_point now) const;
+  void begin();
+  void collect_chunk();
+  void write_piece(Journal& journal);
+  void put_back(const std::string& cause);
+
+  Keyspace& keyspace_;
+  backend::Log& log_;
+  const Limits limits_;
+  DirtyKeys dirty_;
+  std::vector<Flushed> flushed_;
+  Clock::time_point oldest_;
+  backend::Vector seen_;  // highest seq noted, for each origin
+
+  Phase phase_ = Phase::idle;
+  Clock::time_point next_step_;
+  DirtyKeys writing_;
+  std::vector<Flushed> writing_flushed_;
+  std::deque<backend::CheckpointChunk> chunks_;
+  backend::Vector covered_;
+  std::atomic<std::size_t> dirty_count_{0};
+};
+
+}  // namespace isthmus
