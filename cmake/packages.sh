@@ -57,10 +57,15 @@ apt_install() {
 }
 
 apt_get_install() {
-  if ! apt_get update -qq || ! apt_get install -y -qq --no-install-recommends "$@" >&2; then
+  local log status=0
+  log=$(mktemp)
+  { apt_get update && apt_get install -y --no-install-recommends "$@"; } >"$log" 2>&1 || status=$?
+  if [ "$status" -ne 0 ]; then
+    cat "$log" >&2
     echo "apt-get could not install: $*" >&2
-    return 1
   fi
+  rm -f "$log"
+  return "$status"
 }
 
 # Runs a command while Debian's policy layer forbids to start services (see invoke-rc.d(8)), in a subshell so that the
