@@ -195,7 +195,7 @@ template <typename Body>
 void SqliteLog::transact(const Body& body) {
   try {
     check_files();
-    if (suspect_) reopen();
+    if (suspect_ || !session_) reopen();
     session_->begin();
     body(*session_);
     session_->commit();
@@ -217,7 +217,7 @@ void SqliteLog::give_up(const SqliteError& error) {
       break;
     case SQLITE_IOERR:
       // A write that fails for want of space or quota says nothing against the session.
-      suspect_ = error.code != SQLITE_IOERR_WRITE && error.code != SQLITE_IOERR_FSYNC;
+      if (error.code != SQLITE_IOERR_WRITE && error.code != SQLITE_IOERR_FSYNC) suspect_ = true;
       break;
     default:
       suspect_ = true;
