@@ -141,12 +141,12 @@ def finished(source: Source) -> Iterator[Finding]:
 
 
 def opening(source: Source) -> Iterator[Finding]:
-    """a C++ file says first what it is for, and a header has its guard"""
-    if not is_cpp(source):
+    """a header says first what it is for, and has its guard"""
+    if not source.path.endswith(".hpp"):
         return
     if not source.lines or not re.match(r"// \S", source.lines[0]):
         yield Finding(source.path, 1, "the first line is a comment that says what the file is for")
-    if source.path.endswith(".hpp") and "#pragma once" not in source.lines[:12]:
+    if "#pragma once" not in source.lines[:12]:
         yield Finding(source.path, 2, "a header needs #pragma once behind its first comment")
 
 
@@ -246,7 +246,7 @@ BAD = [
     (libraries, Source("resp/a.hpp", ["#include <boost/asio.hpp>"])),
     (length, Source("src/a.cpp", [""] * (MAX_LINES + 1))),
     (finished, Source("src/a.cpp", ["// TO" + "DO later"])),
-    (opening, Source("src/a.cpp", ["#include <string>"])),
+    (opening, Source("src/a.hpp", ["#pragma once", "#include <string>"])),
     (opening, Source("src/a.hpp", ["// What it is for.", "int x;"])),
     (cleanliness, Source("src/a.cpp", ["\tint x;"])),
     (cleanliness, Source("src/a.cpp", ["int x; "])),
