@@ -70,13 +70,17 @@ class Case:
 def read_file(path):
     """All cases of one file, in order."""
     with open(path, encoding="utf-8") as file:
-        lines = file.read().split("\n")
-    reader = _FileReader(os.path.basename(path))
-    for number, line in enumerate(lines, 1):
+        return read_text(os.path.basename(path), file.read())
+
+
+def read_text(name, text):
+    """All cases of a text, in order; `name` is what the cases are called by."""
+    reader = _FileReader(name)
+    for number, line in enumerate(text.split("\n"), 1):
         try:
             reader.take(number, line)
         except (CaseError, ValueError) as error:
-            raise CaseError(f"{path}:{number}: {error}") from None
+            raise CaseError(f"{name}:{number}: {error}") from None
     reader.end_paragraph()
     return reader.cases
 
