@@ -15,7 +15,8 @@
 namespace isthmus {
 namespace {
 
-constexpr std::string_view kNoTracking = "ERR client side caching (CLIENT TRACKING ON) is not supported by this server";
+constexpr std::string_view kNoTracking =
+    "ERR client side caching (CLIENT TRACKING ON) is not supported by this server";
 
 // Redis's classes of connections. There are no replicas and no masters here, but they may be asked for.
 enum class ClientType { normal, pubsub, replica, master };
@@ -107,7 +108,8 @@ void setinfo(Call& call) {
   }
   if (!is_client_attribute(call.args[3])) {
     std::string text = "ERR ";
-    call.reply.error(text.append(call.args[2]).append(" cannot contain spaces, newlines or special characters."));
+    call.reply.error(
+        text.append(call.args[2]).append(" cannot contain spaces, newlines or special characters."));
     return;
   }
   call.services.clients.update(
@@ -136,7 +138,8 @@ void list_by_id(Call& call) {
   reply_lines(call, text);
 }
 
-// CLIENT LIST [TYPE type | ID id …]: a line for each connection; of those of one type; of those ids, in their order.
+// CLIENT LIST [TYPE type | ID id …]: a line for each connection; of those of one type; of those ids, in their
+// order.
 void list(Call& call) {
   std::optional<ClientType> type;
   if (call.argc() >= 4 && call.is(2, "id")) {
@@ -205,7 +208,8 @@ bool read_kill_option(Call& call, std::size_t i, KillFilter& filter) {
   return true;
 }
 
-// CLIENT KILL address: OK. CLIENT KILL filter value …: how many were closed. The caller's own connection gets its reply first.
+// CLIENT KILL address: OK. CLIENT KILL filter value …: how many were closed. The caller's own connection gets
+// its reply first.
 void kill(Call& call) {
   KillFilter filter;
   const bool old_form = call.argc() == 3;
@@ -268,7 +272,8 @@ void reply_mode(Call& call) {
   }
 }
 
-// CLIENT PAUSE milliseconds [WRITE|ALL]. A pause that is there already is not shortened, and not narrowed to writes.
+// CLIENT PAUSE milliseconds [WRITE|ALL]. A pause that is there already is not shortened, and not narrowed to
+// writes.
 void pause(Call& call) {
   const auto timeout = call.integer(2, "ERR timeout is not an integer or out of range");
   if (!timeout) return;
@@ -323,7 +328,8 @@ void trackinginfo(Call& call) {
 // CLIENT CACHING YES|NO: always Redis's error for a connection without tracking.
 void caching(Call& call) {
   call.reply.error(
-      "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled");
+      "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode "
+      "enabled");
 }
 
 // Whether the words behind TRACKING ON|OFF are options of Redis's. If not, the error has been replied.
@@ -334,7 +340,8 @@ bool tracking_options_fit(Call& call) {
       if (!call.integer(++i)) return false;
     } else if (call.is(i, "prefix") && has_value) {
       ++i;
-    } else if (!call.is(i, "bcast") && !call.is(i, "optin") && !call.is(i, "optout") && !call.is(i, "noloop")) {
+    } else if (!call.is(i, "bcast") && !call.is(i, "optin") && !call.is(i, "optout") &&
+               !call.is(i, "noloop")) {
       call.reply.error(error::kSyntax);
       return false;
     }
@@ -342,7 +349,8 @@ bool tracking_options_fit(Call& call) {
   return true;
 }
 
-// CLIENT TRACKING ON|OFF [options]. OFF is what it always is; ON is refused, and clients go on without their cache.
+// CLIENT TRACKING ON|OFF [options]. OFF is what it always is; ON is refused, and clients go on without their
+// cache.
 void tracking(Call& call) {
   if (!tracking_options_fit(call)) return;
   const auto on = on_or_off(call);
@@ -442,13 +450,16 @@ constexpr Command kSubcommands[] = {
      "Says whether this connection gets replies"},
     {"client|setinfo", setinfo, 4, kOwn, 0, 0, 0, kCatConnection, kGroup, "7.2.0", "O(1)",
      "Names the library of this connection, or its version"},
-    {"client|setname", setname, 3, kOwn, 0, 0, 0, kCatConnection, kGroup, "2.6.9", "O(1)", "Names this connection"},
+    {"client|setname", setname, 3, kOwn, 0, 0, 0, kCatConnection, kGroup, "2.6.9", "O(1)",
+     "Names this connection"},
     {"client|tracking", tracking, -3, kOwn, 0, 0, 0, kCatConnection, kGroup, "6.0.0",
-     "O(1). Some options may introduce additional complexity.", "Switches client side caching, which can only be off"},
+     "O(1). Some options may introduce additional complexity.",
+     "Switches client side caching, which can only be off"},
     {"client|trackinginfo", trackinginfo, 2, kOwn, 0, 0, 0, kCatConnection, kGroup, "6.2.0", "O(1)",
      "Shows the state of client side caching"},
     {"client|unblock", unblock, -3, kOthers, 0, 0, 0, kCatConnection, kGroup, "5.0.0",
-     "O(log N) where N is the number of client connections", "Wakes a connection that waits in a blocking command"},
+     "O(log N) where N is the number of client connections",
+     "Wakes a connection that waits in a blocking command"},
     {"client|unpause", unpause, 2, kOthers, 0, 0, 0, kCatConnection, kGroup, "6.2.0",
      "O(N) Where N is the number of paused clients", "Ends CLIENT PAUSE"},
 };
@@ -457,15 +468,21 @@ constexpr Command kSubcommands[] = {
 
 std::string client_line(const Client& client, std::int64_t now_ms) {
   constexpr auto kRelaxed = std::memory_order_relaxed;
-  const auto seconds_since = [&](std::int64_t then_ms) { return std::max<std::int64_t>(now_ms - then_ms, 0) / 1000; };
+  const auto seconds_since = [&](std::int64_t then_ms) {
+    return std::max<std::int64_t>(now_ms - then_ms, 0) / 1000;
+  };
   const std::uint64_t output = client.output_bytes.load(kRelaxed);
   const Command* command = client.last_command.load(kRelaxed);
   Line line;
-  line.number("id", client.id).text("addr", client.address).text("laddr", client.local_address).number("fd", client.fd);
+  line.number("id", client.id)
+      .text("addr", client.address)
+      .text("laddr", client.local_address)
+      .number("fd", client.fd);
   line.text("name", client.name).number("age", seconds_since(client.created_ms));
   line.number("idle", seconds_since(client.last_active_ms.load(kRelaxed))).text("flags", flags_text(client));
   line.number("db", static_cast<int>(client.db.load(kRelaxed)));
-  line.number("sub", client.shown_subscriptions.load(kRelaxed)).number("psub", client.shown_patterns.load(kRelaxed));
+  line.number("sub", client.shown_subscriptions.load(kRelaxed))
+      .number("psub", client.shown_patterns.load(kRelaxed));
   line.number("ssub", client.shown_shard_subscriptions.load(kRelaxed));
   line.number("multi", client.shown_multi.load(kRelaxed)).number("qbuf", client.input_bytes.load(kRelaxed));
   line.number("qbuf-free", 0).number("argv-mem", 0).number("multi-mem", 0).number("rbs", 0).number("rbp", 0);

@@ -53,6 +53,7 @@ enum CommandCategory : std::uint32_t {
   kCatTransaction = 1 << 4,
   kCatConnection = 1 << 5,
   kCatDangerous = 1 << 6,
+  kCatAdmin = 1 << 7,  ///< without the flag (LASTSAVE, ROLE)
 };
 
 struct Command {
