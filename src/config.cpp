@@ -37,7 +37,7 @@ struct BadConfig : std::runtime_error {
 using Setter = std::function<void(Config&, const std::string&)>;
 
 std::int64_t whole_number(const std::string& text, std::int64_t lowest, std::int64_t highest) {
-  const auto number = parse_integer(text);
+  const auto number = parse_option_integer(text);
   if (!number || *number < lowest || *number > highest) {
     throw BadConfig("'" + text + "' is not a whole number from " + std::to_string(lowest) + " to " +
                     std::to_string(highest));
@@ -105,7 +105,7 @@ void set_backend(Config& config, const std::string& text) {
 }
 
 void set_databases(Config& /*config*/, const std::string& text) {
-  if (parse_integer(text) != kDatabases) throw BadConfig("there are always 16 databases");
+  if (parse_option_integer(text) != kDatabases) throw BadConfig("there are always 16 databases");
 }
 
 void set_requirepass(Config& config, const std::string& text) {

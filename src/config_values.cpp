@@ -63,7 +63,7 @@ void append_limit(std::string& out, std::string_view name, const OutputBufferLim
 
 }  // namespace
 
-std::optional<std::int64_t> parse_integer(std::string_view text) {
+std::optional<std::int64_t> parse_option_integer(std::string_view text) {
   std::int64_t number = 0;
   const char* const end = text.data() + text.size();
   const auto [rest, error] = std::from_chars(text.data(), end, number);
@@ -111,7 +111,7 @@ std::string parse_output_buffer_limits(std::string_view text, OutputBufferLimits
     if (limit == nullptr) return "Invalid client class specified in buffer limit configuration.";
     const auto hard = parse_memory_bytes(words[i + 1]);
     const auto soft = parse_memory_bytes(words[i + 2]);
-    const auto seconds = parse_integer(words[i + 3]);
+    const auto seconds = parse_option_integer(words[i + 3]);
     if (!hard || !soft || !seconds || *seconds < 0) {
       return "Error in hard, soft or soft_seconds setting in buffer limit configuration.";
     }

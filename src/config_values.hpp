@@ -11,7 +11,7 @@
 namespace isthmus {
 
 /// A decimal number with nothing around it (an optional `-`), or nothing when it is none or does not fit.
-std::optional<std::int64_t> parse_integer(std::string_view text);
+std::optional<std::int64_t> parse_option_integer(std::string_view text);
 
 /// A size in bytes as Redis writes it (the units at the top of redis.conf): plain bytes, or with b, k (1000),
 /// kb (1024), m, mb, g, gb in either case. Nothing when it is none, is negative or does not fit.

@@ -41,10 +41,10 @@ TEST(ConfigValues, ReadsDurations) {
 }
 
 TEST(ConfigValues, ReadsWholeNumbers) {
-  EXPECT_EQ(parse_integer("-9223372036854775808"), INT64_MIN);
-  EXPECT_EQ(parse_integer("42"), 42);
+  EXPECT_EQ(parse_option_integer("-9223372036854775808"), INT64_MIN);
+  EXPECT_EQ(parse_option_integer("42"), 42);
   for (const char* text : {"", "-", "4 2", "0x10", "42 ", "9223372036854775808"})
-    EXPECT_EQ(parse_integer(text), std::nullopt);
+    EXPECT_EQ(parse_option_integer(text), std::nullopt);
 }
 
 TEST(ConfigValues, ReadsAndWritesOutputBufferLimits) {
