@@ -283,17 +283,18 @@ class RandomFields {
 
 // The same field may be chosen again.
 void reply_with_repetition(Call& call, const Node& node, std::uint64_t count, RandomFields& fields) {
+  constexpr std::size_t kSmallestBulkBytes = 6;  // of an empty name
   std::string& out = call.reply.out();
   const std::size_t begin = out.size();
-  fields.begin(count);
-  for (std::uint64_t i = 0; i < count; ++i) {
+  bool too_large = count > kMaxRandomReplyBytes / kSmallestBulkBytes;
+  if (!too_large) fields.begin(count);
+  for (std::uint64_t i = 0; i < count && !too_large; ++i) {
     fields.add(hash_random(node, random_bits));
-    if (out.size() - begin > kMaxRandomReplyBytes) {
-      out.resize(begin);
-      call.reply.error("ERR value is out of range");
-      return;
-    }
+    too_large = out.size() - begin > kMaxRandomReplyBytes;
   }
+  if (!too_large) return;
+  out.resize(begin);
+  call.reply.error("ERR value is out of range");
 }
 
 // `count` different fields of a hash that has at least so many.

@@ -28,7 +28,9 @@ std::optional<ScanOptions> parse_scan_options(Call& call, std::size_t first, boo
       if (!count) return std::nullopt;
       options.count = *count;
     } else if (has_value && call.is(i, "match")) {
+      // One star stands for everything, the empty name too, which it does not match.
       options.pattern = call.args[i + 1];
+      if (*options.pattern == "*") options.pattern.reset();
     } else if (has_value && with_type && call.is(i, "type")) {
       options.type = call.args[i + 1];
     } else {
