@@ -126,10 +126,10 @@ TEST_F(Refusal, OfWrongOptions) {
       {{"--commit-timeout", "soon"}, "commit-timeout"},
       {{"--log-level", "loud"}, "log-level"},
       {{"--log-format", "xml"}, "log-format"},
-      {{"--bind", "not an address"}, "not an address"},
-      {{"--backend", "oracle:x"}, "oracle"},
+      {{"--bind", "300.1.2.3"}, "300.1.2.3"},
+      {{"--backend", "oracle:x"}, "sqlite:PATH"},
       {{"--config", "/no/such/file"}, "/no/such/file"},
-      {{"stray"}, "stray"},
+      {{"stray"}, "command line"},
   };
   for (const auto& [options, hint] : cases) {
     SCOPED_TRACE(options.front() + " " + options.back());

@@ -81,7 +81,7 @@ TEST_F(SlowSubscriber, LeavesALogLine) {
   const std::string payload(100'000, 'p');
   for (int i = 0; i < 500 && publisher.call({"PUBLISH", "c", payload}).integer == 1; ++i) {
   }
-  EXPECT_TRUE(server_.process().await_output("output buffer", before)) << server_.log();
+  EXPECT_TRUE(server_.process().await_output("client-output-buffer-limit", before)) << server_.log();
 }
 
 // One payload in memory however many subscribers wait for it. Forty subscribers with 8 MiB each would be 320
