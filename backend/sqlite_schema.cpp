@@ -66,11 +66,12 @@ CREATE TABLE site (           -- one row: this database
 CREATE TABLE schema_version (version INTEGER NOT NULL, since INTEGER NOT NULL);
 )sql";
 
-// Every statement about a key is one `fact`; of each register (the string, a field, the deletion, the
-// deadline) the fact with the highest (version, site) wins; then a look at all winners of a key tells which
-// of them show. `stamp` is (version, site) as text that sorts like the pair. Grouping with max() takes the
-// other columns from the row of the maximum, which SQLite promises (https://www.sqlite.org/lang_select.html,
-// "bare columns").
+// Most keys are only in the checkpoint and are shown as they are there: `settled`. For a key that the log
+// behind it touches, every statement about it is one `fact`; of each register (the string, a field, the
+// deletion, the deadline) the fact with the highest (version, site) wins; then a look at all winners of the
+// key tells which of them show. `stamp` is (version, site) as text that sorts like the pair. Grouping with
+// max() takes the other columns from the row of the maximum, which SQLite promises
+// (https://www.sqlite.org/lang_select.html, "bare columns").
 constexpr const char* kCurrentView = R"sql(
 CREATE VIEW current AS        -- the state as of now: the checkpoint and the log behind it
 WITH
@@ -79,27 +80,51 @@ WITH
     FROM log LEFT JOIN progress ON progress.origin = log.origin
     WHERE log.seq > coalesce(progress.seq, 0)
   ),
-  flushed AS (SELECT db, max(stamp) AS stamp FROM tail WHERE kind = 'flush' GROUP BY db),
+  flushed AS (SELECT db, version, site, max(stamp) AS stamp FROM tail WHERE kind = 'flush' GROUP BY db),
+  touched AS (
+    SELECT DISTINCT db, key FROM tail
+    WHERE kind IN ('set', 'update', 'hset', 'hcreate', 'hdel', 'del', 'expire') AND key IS NOT NULL
+  ),
+  settled AS (
+    SELECT e.db, e.key, 'string' AS type, NULL AS field, e.value, e.version, e.site,
+           iif((e.expire_version, e.expire_site) >= (e.cut_version, e.cut_site)
+               AND (e.expire_version, e.expire_site) >= (ifnull(f.version, 0), ifnull(f.site, 0)), expire_at, NULL)
+             AS expire_at
+      FROM entry e LEFT JOIN flushed f ON f.db = e.db LEFT JOIN touched t ON t.db = e.db AND t.key = e.key
+      WHERE e.type = 'string' AND (e.version, e.site) >= (e.cut_version, e.cut_site)
+        AND (e.version, e.site) >= (ifnull(f.version, 0), ifnull(f.site, 0))
+        AND t.key IS NULL
+    UNION ALL
+    SELECT h.db, h.key, 'hash', h.field, h.value, h.version, h.site,
+           iif((e.expire_version, e.expire_site) >= (e.cut_version, e.cut_site)
+               AND (e.expire_version, e.expire_site) >= (ifnull(f.version, 0), ifnull(f.site, 0)), expire_at, NULL)
+      FROM field h LEFT JOIN entry e ON e.db = h.db AND e.key = h.key LEFT JOIN flushed f ON f.db = h.db
+        LEFT JOIN touched t ON t.db = h.db AND t.key = h.key
+      WHERE NOT h.deleted AND (h.version, h.site) >= (ifnull(e.cut_version, 0), ifnull(e.cut_site, 0))
+        AND (e.type IS NOT 'string' OR (h.version, h.site) > (e.version, e.site))
+        AND (h.version, h.site) >= (ifnull(f.version, 0), ifnull(f.site, 0))
+        AND t.key IS NULL
+  ),
   fact AS (
     SELECT db, key, type AS what, NULL AS field, value, NULL AS expire_at, version, site,
            printf('%016x%016x', version, site) AS stamp
-      FROM entry WHERE type <> 'none'
+      FROM touched JOIN entry USING (db, key) WHERE type <> 'none'
     UNION ALL
     SELECT db, key, 'cut', NULL, NULL, NULL, cut_version, cut_site, printf('%016x%016x', cut_version, cut_site)
-      FROM entry WHERE cut_version > 0
+      FROM touched JOIN entry USING (db, key)
     UNION ALL
     SELECT db, key, 'deadline', NULL, NULL, expire_at, expire_version, expire_site,
            printf('%016x%016x', expire_version, expire_site)
-      FROM entry WHERE expire_version > 0
+      FROM touched JOIN entry USING (db, key)
     UNION ALL
     SELECT db, key, 'field', field, iif(deleted, NULL, value), NULL, version, site,
            printf('%016x%016x', version, site)
-      FROM field
+      FROM touched JOIN field USING (db, key)
     UNION ALL
-    SELECT db, key, 'string', NULL, coalesce(value, x''), NULL, version, site, stamp
+    SELECT db, key, 'string', NULL, ifnull(value, x''), NULL, version, site, stamp
       FROM tail WHERE kind IN ('set', 'update')
     UNION ALL
-    SELECT db, key, 'field', field, iif(kind = 'hdel', NULL, coalesce(value, x'')), NULL, version, site, stamp
+    SELECT db, key, 'field', field, iif(kind = 'hdel', NULL, ifnull(value, x'')), NULL, version, site, stamp
       FROM tail WHERE kind IN ('hset', 'hcreate', 'hdel')
     UNION ALL
     SELECT db, key, 'cut', NULL, NULL, NULL, version, site, stamp
@@ -114,24 +139,23 @@ WITH
   ),
   judged AS (
     SELECT db, key, what, field, value, version, site, stamp,
-           max(stamp) FILTER (WHERE what = 'cut') OVER same_key AS cut,
-           max(stamp) FILTER (WHERE what = 'string') OVER same_key AS string_stamp,
-           max(stamp) FILTER (WHERE what IN ('hash', 'field')) OVER same_key AS hash_stamp,
+           ifnull(max(stamp) FILTER (WHERE what = 'cut') OVER same_key, '') AS cut,
+           ifnull(max(stamp) FILTER (WHERE what = 'string') OVER same_key, '') AS string_stamp,
+           ifnull(max(stamp) FILTER (WHERE what IN ('hash', 'field')) OVER same_key, '') AS hash_stamp,
            max(stamp) FILTER (WHERE what = 'deadline') OVER same_key AS deadline_stamp,
            max(expire_at) FILTER (WHERE what = 'deadline') OVER same_key AS expire_at
     FROM winner WINDOW same_key AS (PARTITION BY db, key)
   ),
-  alive AS (
-    SELECT judged.db, key, what, field, value, version, site,
-           iif(deadline_stamp >= max(coalesce(cut, ''), coalesce(flushed.stamp, '')), expire_at, NULL) AS expire_at
-    FROM judged LEFT JOIN flushed ON flushed.db = judged.db
-    WHERE what IN ('string', 'field') AND value IS NOT NULL
-      AND judged.stamp >= max(coalesce(cut, ''), coalesce(flushed.stamp, ''))
-      AND judged.stamp > coalesce(iif(what = 'string', hash_stamp, string_stamp), '')
-  )
-SELECT db, @key@ AS key, iif(what = 'field', 'hash', what) AS type, @field@ AS field, @value@ AS value,
-       expire_at, version, site
-FROM alive
+  unsettled AS (
+    SELECT j.db, j.key, iif(what = 'field', 'hash', 'string') AS type, j.field, j.value, j.version, j.site,
+           iif(deadline_stamp >= max(cut, ifnull(f.stamp, '')), expire_at, NULL) AS expire_at
+    FROM judged j LEFT JOIN flushed f ON f.db = j.db
+    WHERE what IN ('string', 'field') AND value IS NOT NULL AND j.stamp >= max(cut, ifnull(f.stamp, ''))
+      AND j.stamp > iif(what = 'string', hash_stamp, string_stamp)
+  ),
+  shown AS (SELECT * FROM settled UNION ALL SELECT * FROM unsettled)
+SELECT db, @key@ AS key, type, @field@ AS field, @value@ AS value, expire_at, version, site
+FROM shown
 WHERE expire_at IS NULL OR expire_at > CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER);
 )sql";
 
@@ -157,7 +181,9 @@ void replace_all(std::string& text, const std::string& what, const std::string& 
 std::string schema_sql() {
   std::string view = kCurrentView;
   for (const char* column : {"key", "field", "value"}) {
-    replace_all(view, "@" + std::string(column) + "@", readable(column));
+    std::string mark = "@";
+    mark.append(column).append("@");
+    replace_all(view, mark, readable(column));
   }
   return kTables + view + "PRAGMA application_id = " + std::to_string(kApplicationId) +
          ";\nPRAGMA user_version = " + std::to_string(kSchemaVersion) + ";\n";
