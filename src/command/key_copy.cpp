@@ -16,6 +16,7 @@ KeyCopy copy_key(const Node& node) {
   copy.is_hash = node.is_hash();
   if (node.deadline() != kNoDeadline) copy.deadline = node.deadline();
   if (copy.is_hash) {
+    copy.table = node.type == NodeType::table_hash;
     copy.fields.reserve(hash_size(node));
     hash_for_each(node, false,
                   [&](const FieldView& field) { copy.fields.emplace_back(field.name, field.value); });
@@ -42,6 +43,7 @@ void write_copy(Call& call, const Key& key, const KeyCopy& copy) {
     row.field = field;
     row.value = value;
     evaluation.emit(row, key);
+    if (copy.table && row.kind == RowKind::hcreate) call.services.keyspace.unpack_hash(key);
     row.kind = RowKind::hset;
   }
   if (copy.deadline) call.expire(key, copy.deadline);

@@ -14,8 +14,9 @@ namespace isthmus {
 /// What RENAME, COPY, MOVE and SWAPDB carry. Owns its bytes: every effect invalidates the nodes.
 struct KeyCopy {
   bool is_hash = false;
-  bool piecewise = false;                                   ///< of a string, as in Node
-  std::string value;                                        ///< of a string
+  bool piecewise = false;  ///< of a string, as in Node
+  bool table = false;      ///< of a hash: no packed one, though it may be small now
+  std::string value;       ///< of a string
   std::vector<std::pair<std::string, std::string>> fields;  ///< of a hash; a packed one's in their order
   std::optional<std::int64_t> deadline;                     ///< milliseconds since the Unix epoch
 

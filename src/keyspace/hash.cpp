@@ -175,6 +175,8 @@ Node* hash_write(Heap& heap, Node* key, const FieldView& field, const HashLimits
   return key;
 }
 
+Node* hash_unpack(Heap& heap, Node* key) { return key->type == NodeType::packed_hash ? to_table(heap, key) : key; }
+
 Node* hash_erase(Heap& heap, Node* key, std::string_view name) {
   if (key->type == NodeType::packed_hash) {
     const PackedHash::Place place = PackedHash::find(key->value(), name);

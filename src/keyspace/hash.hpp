@@ -42,6 +42,8 @@ std::string packed_with(const FieldView& field);
 
 /// Writes the field, replacing whatever the hash had under that name. Returns the node, which may have moved.
 Node* hash_write(Heap& heap, Node* key, const FieldView& field, const HashLimits& limits);
+/// Makes a packed hash a table. Returns the node, which may have moved.
+Node* hash_unpack(Heap& heap, Node* key);
 /// Takes the field out altogether. Returns the node, which may have moved.
 Node* hash_erase(Heap& heap, Node* key, std::string_view name);
 /// The field with its tombstone, if either is there.

@@ -140,6 +140,12 @@ void Keyspace::mark_piecewise(const Key& key) {
   if (*link != nullptr) (*link)->piecewise = true;
 }
 
+void Keyspace::unpack_hash(const Key& key) {
+  Shard& s = shard(key);
+  Node** link = s.tables[key.db].find(key.hash, key.name);
+  if (*link != nullptr && (*link)->is_hash()) *link = hash_unpack(s.heap, *link);
+}
+
 SiteIndex Keyspace::site_index(backend::SiteId site) {
   const std::size_t count = site_count_.load();
   for (std::size_t i = 0; i < count; ++i) {

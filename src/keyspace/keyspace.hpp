@@ -101,6 +101,8 @@ class Keyspace {
   void touch_database(std::uint8_t db);
   /// Marks a string as built piece by piece (OBJECT ENCODING says raw until it is set anew).
   void mark_piecewise(const Key& key);
+  /// Makes a hash a table, as the copy of a table is in Redis, however small it is (OBJECT ENCODING says hashtable).
+  void unpack_hash(const Key& key);
 
   /// The own site, index 0. Before the first fold.
   void set_site(backend::SiteId site) { sites_[0] = site; }

@@ -26,13 +26,27 @@ class FakeClient : public Client {
   }
 };
 
-/// Connections are what the test says; nobody can be killed.
+/// Knows the connections that a test adds. One that is killed is only marked.
 class FakeRegistry : public ClientRegistry {
  public:
-  void for_each(const std::function<void(const Client&)>&) const override {}
+  void add(Client& client) { clients_.push_back(&client); }
+  void for_each(const std::function<void(const Client&)>& visit) const override {
+    for (const Client* client : clients_) visit(*client);
+  }
   void update(const std::function<void()>& change) override { change(); }
-  std::size_t kill(const std::function<bool(const Client&)>&, const Client&) override { return 0; }
-  std::size_t count() const override { return 1; }
+  std::size_t kill(const std::function<bool(const Client&)>& choose, const Client&) override {
+    std::size_t killed = 0;
+    for (Client* client : clients_) {
+      if (!choose(*client)) continue;
+      client->killed = true;
+      ++killed;
+    }
+    return killed;
+  }
+  std::size_t count() const override { return clients_.size(); }
+
+ private:
+  std::vector<Client*> clients_;
 };
 
 /// Keeps what has been published as "channel payload".
@@ -48,6 +62,7 @@ class CommandRunner {
 
   CommandRunner() : log_(backend::make_memory_log()), journal_(*log_, clock_), stats_(1, command_count()) {
     pubsub_.set_mailboxes({&messages_});
+    registry_.add(client_);
   }
 
   /// The whole reply as it would go over the wire.
@@ -79,6 +94,10 @@ class CommandRunner {
   std::vector<std::string> events();
 
   FakeClient& client() { return client_; }
+  FakeRegistry& registry() { return registry_; }
+  Settings& settings() { return settings_; }
+  Services& services() { return services_; }
+  int shutdowns() const { return shutdowns_; }
   Keyspace& keyspace() { return keyspace_; }
   void pass(std::int64_t milliseconds) { now_ms_ += milliseconds; }
   std::int64_t now_ms() const { return now_ms_; }
@@ -97,8 +116,22 @@ class CommandRunner {
   KeptMessages messages_;
   FakeClient client_;
   std::int64_t now_ms_ = kStart;
-  Services services_{config_, settings_, keyspace_, clock_, journal_, *log_, pubsub_, registry_,
-                     stats_,  pause_,    [] {},     kStart, "",       0,     nullptr};
+  int shutdowns_ = 0;
+  Services services_{config_,
+                     settings_,
+                     keyspace_,
+                     clock_,
+                     journal_,
+                     *log_,
+                     pubsub_,
+                     registry_,
+                     stats_,
+                     pause_,
+                     [this] { ++shutdowns_; },
+                     kStart,
+                     "",
+                     0,
+                     nullptr};
 };
 
 // A frame is an array of "pmessage", the pattern, the channel and the payload, each a bulk string.

@@ -88,6 +88,18 @@ TEST_F(KeyMoves, CopyKeepsOrderDeadlineAndEncoding) {
   EXPECT_EQ(run_("OBJECT ENCODING s2"), "$3\r\nraw\r\n");
 }
 
+TEST_F(KeyMoves, ATableStaysATableWhereverItGoes) {
+  run_.run({"HSET", "h", "f", std::string(65, 'x')});
+  run_("HSET h f 1 g 2");
+  EXPECT_EQ(run_("COPY h c"), ":1\r\n");
+  EXPECT_EQ(run_("RENAME h r"), "+OK\r\n");
+  run_("SWAPDB 0 1");
+  run_("SELECT 1");
+  EXPECT_EQ(run_("OBJECT ENCODING c"), "$9\r\nhashtable\r\n");
+  EXPECT_EQ(run_("OBJECT ENCODING r"), "$9\r\nhashtable\r\n");
+  EXPECT_EQ(run_("HMGET r f g"), "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
+}
+
 TEST_F(KeyMoves, CopyToAnotherDatabase) {
   run_("SET a 1");
   EXPECT_EQ(run_("COPY a a DB 3"), ":1\r\n");
