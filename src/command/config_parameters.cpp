@@ -199,8 +199,8 @@ Parameter output_buffer_limits() {
   const auto read = [](const Services& services, std::string_view text) -> ParameterChange {
     OutputBufferLimits limits = output_limits(services);
     if (text.empty()) return {[](Services&) {}, {}};
-    // The option of the command line may be written with commas; CONFIG SET may not.
-    if (text.find(',') != std::string_view::npos) {
+    // The option of the command line may be written with commas and more blanks; CONFIG SET may not.
+    if (text.find(',') != std::string_view::npos || text.find("  ") != std::string_view::npos) {
       return wrong("Wrong number of arguments in buffer limit configuration.");
     }
     std::string error = parse_output_buffer_limits(text, limits);
