@@ -158,7 +158,9 @@ def _client(reply, _):
         name, sign, value = text.partition(b"=")
         return name + sign + (b"*" if name in CLIENT_FIELD_VARIES else value)
 
-    lines = [b" ".join(field(f) for f in line.split(b" ")) for line in reply.value.split(b"\n")]
+    # The fields that came with Redis 7.2 have a case of their own.
+    lines = [b" ".join(field(f) for f in line.split(b" ") if not f.startswith((b"lib-name=", b"lib-ver=")))
+             for line in reply.value.split(b"\n")]
     return Reply(reply.kind, b"\n".join(lines))
 
 
