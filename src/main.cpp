@@ -15,7 +15,8 @@ int main(int argc, char** argv) {
   }
   try {
     isthmus::init_logging(parsed.config->log);
-    // A write to a connection that is gone is an error code, never a signal; so is a file that would grow over its limit.
+    // A write to a connection that is gone is an error code, never a signal; so is a file that would grow
+    // over its limit.
     std::signal(SIGPIPE, SIG_IGN);
     std::signal(SIGXFSZ, SIG_IGN);
     isthmus::Server server(*parsed.config);

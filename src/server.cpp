@@ -1,13 +1,14 @@
 #include "src/server.hpp"
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/post.hpp>
-#include <boost/asio/signal_set.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <condition_variable>
 #include <latch>
 #include <random>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
 
 #include "backend/log.hpp"
 #include "src/command/call.hpp"
@@ -71,9 +72,21 @@ class Server::Parts {
         journal_(*log_, clock_),
         checkpointer_(keyspace_, *log_, {}),
         stats_(config_.threads, command_count()),
-        services_{config_, settings_, keyspace_, clock_, journal_, *log_, pubsub_, clients_, stats_, pause_,
-                  [this] { boost::asio::post(context_, [this] { context_.stop(); }); }, wall_clock_ms(),
-                  random_hex(40), listener_.port(), log_->durable() ? &checkpointer_ : nullptr},
+        services_{config_,
+                  settings_,
+                  keyspace_,
+                  clock_,
+                  journal_,
+                  *log_,
+                  pubsub_,
+                  clients_,
+                  stats_,
+                  pause_,
+                  [this] { boost::asio::post(context_, [this] { context_.stop(); }); },
+                  wall_clock_ms(),
+                  random_hex(40),
+                  listener_.port(),
+                  log_->durable() ? &checkpointer_ : nullptr},
         expirer_(services_),
         signals_(context_, SIGTERM, SIGINT),
         sampler_(context_) {
@@ -140,8 +153,9 @@ class Server::Parts {
     if (all_committed) {
       log_info("Everything is in the log; good-bye");
     } else {
-      log_error("The backend did not take the last writes; their clients have not been told that they succeeded",
-                {{"cause", journal_.unavailable_reason()}});
+      log_error(
+          "The backend did not take the last writes; their clients have not been told that they succeeded",
+          {{"cause", journal_.unavailable_reason()}});
     }
     return all_committed;
   }

@@ -12,7 +12,8 @@ using backend::RowKind;
 
 namespace {
 
-// Rows that make a key live: an expired key of that name is deleted first, so that nothing of it can come back.
+// Rows that make a key live: an expired key of that name is deleted first, so that nothing of it can come
+// back.
 bool revives(RowKind kind) { return kind == RowKind::set || kind == RowKind::hcreate; }
 
 Version highest_version(const Node& node) {
@@ -169,7 +170,9 @@ std::optional<long double> Call::number(std::size_t index, std::string_view othe
   return value;
 }
 
-bool Call::is(std::size_t index, std::string_view word) const { return equals_ignoring_case(args[index], word); }
+bool Call::is(std::size_t index, std::string_view word) const {
+  return equals_ignoring_case(args[index], word);
+}
 
 void Call::wrong_arity() {
   std::string text = "ERR wrong number of arguments for '";
@@ -195,8 +198,10 @@ std::optional<std::int64_t> parse_integer(std::string_view text) {
 }
 
 std::optional<long double> parse_number(std::string_view text) {
-  constexpr std::size_t kMaxLength = 5 * 1024 - 1;  // as long as Redis's own buffer for one (MAX_LONG_DOUBLE_CHARS)
-  if (text.empty() || text.size() > kMaxLength || std::isspace(static_cast<unsigned char>(text[0]))) return std::nullopt;
+  constexpr std::size_t kMaxLength =
+      5 * 1024 - 1;  // as long as Redis's own buffer for one (MAX_LONG_DOUBLE_CHARS)
+  if (text.empty() || text.size() > kMaxLength || std::isspace(static_cast<unsigned char>(text[0])))
+    return std::nullopt;
   const std::string copy(text);
   char* end = nullptr;
   errno = 0;

@@ -1,4 +1,5 @@
-// What a command's function gets: its arguments, its reply, its connection, and the keyspace under the right locks.
+// What a command's function gets: its arguments, its reply, its connection, and the keyspace under the right
+// locks.
 #pragma once
 
 #include <charconv>
@@ -19,21 +20,24 @@ namespace isthmus {
 /// Error texts that more than one command uses, byte for byte Redis 7.0's (server.c, shared.*).
 namespace error {
 inline constexpr std::string_view kSyntax = "ERR syntax error";
-inline constexpr std::string_view kWrongType = "WRONGTYPE Operation against a key holding the wrong kind of value";
+inline constexpr std::string_view kWrongType =
+    "WRONGTYPE Operation against a key holding the wrong kind of value";
 inline constexpr std::string_view kNotInteger = "ERR value is not an integer or out of range";
 inline constexpr std::string_view kNotFloat = "ERR value is not a valid float";
 inline constexpr std::string_view kNoSuchKey = "ERR no such key";
 inline constexpr std::string_view kOutOfRange = "ERR index out of range";
 inline constexpr std::string_view kOverflow = "ERR increment or decrement would overflow";
-inline constexpr std::string_view kStringTooLong = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
+inline constexpr std::string_view kStringTooLong =
+    "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
 inline constexpr std::string_view kDbIndexOutOfRange = "ERR DB index is out of range";
 }  // namespace error
 
-/// The evaluation of one command or one EXEC: everything it does shares one group of effects and one gate. Lives while the
-/// shard locks are held.
+/// The evaluation of one command or one EXEC: everything it does shares one group of effects and one gate.
+/// Lives while the shard locks are held.
 class Evaluation {
  public:
-  Evaluation(Services& services, std::int64_t now_ms) : services_(services), group_(services.journal), now_ms_(now_ms) {}
+  Evaluation(Services& services, std::int64_t now_ms)
+      : services_(services), group_(services.journal), now_ms_(now_ms) {}
 
   /// The locks are taken through here, so that commands inside an EXEC know which they need not take again.
   void lock(const Key& key) { locks_.lock_one(services_.keyspace.shard(key)); }
@@ -42,7 +46,8 @@ class Evaluation {
     all_locked_ = set.all();
   }
   bool all_locked() const { return all_locked_; }
-  /// Locks the shard and deletes up to `limit` keys whose deadline has passed, each with its event. True if more are due.
+  /// Locks the shard and deletes up to `limit` keys whose deadline has passed, each with its event. True if
+  /// more are due.
   bool expire_due(std::size_t shard_index, std::size_t limit);
 
   /// The live key. Its reply waits for whatever commit the key waits for, absent or not.
@@ -81,8 +86,8 @@ class Evaluation {
 /// One command being evaluated. The arguments are views that live during the call.
 class Call {
  public:
-  Call(Services& all_services, Client& from, const Command& which, std::span<const std::string_view> arguments,
-       resp::Writer& reply_writer, Evaluation& evaluation)
+  Call(Services& all_services, Client& from, const Command& which,
+       std::span<const std::string_view> arguments, resp::Writer& reply_writer, Evaluation& evaluation)
       : services(all_services),
         client(from),
         command(which),
@@ -113,8 +118,12 @@ class Call {
   /// The same, but replies with WRONGTYPE and sets `failed` if the key is of another type.
   const Node* find_string(const Key& key, bool& failed) { return typed(find(key), false, failed); }
   const Node* find_hash(const Key& key, bool& failed) { return typed(find(key), true, failed); }
-  const Node* find_string_for_write(const Key& key, bool& failed) { return typed(find_for_write(key), false, failed); }
-  const Node* find_hash_for_write(const Key& key, bool& failed) { return typed(find_for_write(key), true, failed); }
+  const Node* find_string_for_write(const Key& key, bool& failed) {
+    return typed(find_for_write(key), false, failed);
+  }
+  const Node* find_hash_for_write(const Key& key, bool& failed) {
+    return typed(find_for_write(key), true, failed);
+  }
 
   // Effects. Views of nodes are invalid afterwards. A key that was not there raises its event `new` here.
   /// The key becomes this string, with this deadline or none.
@@ -168,11 +177,13 @@ class Call {
   Evaluation& evaluation_;
 };
 
-/// Redis's string2ll: a canonical decimal integer of 64 bits, nothing else ("+1", "01", " 1" and "-0" are none).
+/// Redis's string2ll: a canonical decimal integer of 64 bits, nothing else ("+1", "01", " 1" and "-0" are
+/// none).
 std::optional<std::int64_t> parse_integer(std::string_view text);
 /// What INCRBYFLOAT and HINCRBYFLOAT read: a finite or infinite long double without spaces around it, no NaN.
 std::optional<long double> parse_number(std::string_view text);
-/// How INCRBYFLOAT writes a number: 17 digits after the point at most, without trailing zeros (ld2string, "human").
+/// How INCRBYFLOAT writes a number: 17 digits after the point at most, without trailing zeros (ld2string,
+/// "human").
 std::string number_text(long double value);
 /// The text in lower case (ASCII).
 std::string lower(std::string_view text);

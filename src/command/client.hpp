@@ -2,12 +2,13 @@
 #pragma once
 
 #include <atomic>
-#include <boost/unordered/unordered_flat_set.hpp>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <boost/unordered/unordered_flat_set.hpp>
 
 #include "backend/row.hpp"
 #include "src/keyspace/shard.hpp"
@@ -33,8 +34,8 @@ struct WatchedKey {
 /// CLIENT REPLY.
 enum class ReplyMode : std::uint8_t { on, off, skip_next, skip };
 
-/// The state of a connection. Owned and changed by its I/O thread; what CLIENT LIST shows to other threads is atomic or guarded by
-/// the registry's lock (`name`, `library`, `library_version`).
+/// The state of a connection. Owned and changed by its I/O thread; what CLIENT LIST shows to other threads is
+/// atomic or guarded by the registry's lock (`name`, `library`, `library_version`).
 class Client {
  public:
   virtual ~Client() = default;
@@ -43,10 +44,12 @@ class Client {
   virtual bool subscribe(ChannelKind kind, std::string_view name) = 0;
   virtual bool unsubscribe(ChannelKind kind, std::string_view name) = 0;
 
-  const boost::unordered_flat_set<std::string, StringHash, StringEqual>& subscriptions(ChannelKind kind) const {
+  const boost::unordered_flat_set<std::string, StringHash, StringEqual>& subscriptions(
+      ChannelKind kind) const {
     return subscriptions_[static_cast<std::size_t>(kind)];
   }
-  /// Channels and patterns: what the last number of a subscribe reply counts. Shard channels count for themselves.
+  /// Channels and patterns: what the last number of a subscribe reply counts. Shard channels count for
+  /// themselves.
   std::size_t subscription_count() const { return subscriptions_[0].size() + subscriptions_[1].size(); }
   std::size_t shard_subscription_count() const { return subscriptions_[2].size(); }
   bool in_subscribed_mode() const { return subscription_count() + shard_subscription_count() != 0; }

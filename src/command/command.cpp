@@ -50,7 +50,8 @@ const CommandTable& table() {
 constexpr std::size_t kLongestName = 40;
 
 // The lower-case form in `buffer`; an empty view if the name is longer than any command's.
-std::string_view lowered(std::string_view name, std::array<char, 2 * kLongestName>& buffer, std::size_t at = 0) {
+std::string_view lowered(std::string_view name, std::array<char, 2 * kLongestName>& buffer,
+                         std::size_t at = 0) {
   if (name.size() > kLongestName) return {};
   for (const char c : name) buffer[at++] = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   return {buffer.data(), at};

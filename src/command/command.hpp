@@ -13,7 +13,8 @@ class Call;
 /// Evaluates one command whose arity, flags and locks have been seen to. Replies exactly once.
 using Handler = void (*)(Call&);
 
-/// Redis's command flags (https://redis.io/docs/latest/commands/command/), and what our dispatcher needs besides.
+/// Redis's command flags (https://redis.io/docs/latest/commands/command/), and what our dispatcher needs
+/// besides.
 enum CommandFlag : std::uint32_t {
   kWrite = 1 << 0,
   kReadonly = 1 << 1,
@@ -37,10 +38,10 @@ enum CommandFlag : std::uint32_t {
   kTouchesArbitraryKeys = 1 << 19,
   kProtected = 1 << 20,
   // Ours:
-  kAllShards = 1 << 24,   ///< evaluated with every shard locked
-  kWalksShards = 1 << 27,  ///< locks shards one at a time through Call::with_shard; EXEC locks all for it
-  kOwnLocks = 1 << 28,  ///< locks what it needs itself (EXEC)
-  kInMulti = 1 << 25,     ///< evaluated at once inside MULTI instead of queued
+  kAllShards = 1 << 24,       ///< evaluated with every shard locked
+  kWalksShards = 1 << 27,     ///< locks shards one at a time through Call::with_shard; EXEC locks all for it
+  kOwnLocks = 1 << 28,        ///< locks what it needs itself (EXEC)
+  kInMulti = 1 << 25,         ///< evaluated at once inside MULTI instead of queued
   kWhenSubscribed = 1 << 26,  ///< allowed on a RESP2 connection with subscriptions
 };
 

@@ -28,7 +28,8 @@ std::string unknown_command(std::span<const std::string_view> args) {
 std::string unknown_subcommand(const Command& container, std::string_view name) {
   std::string text = "ERR unknown subcommand '";
   text.append(name.substr(0, kQuotedBytes)).append("'. Try ");
-  for (const char c : container.name) text.push_back(static_cast<char>(std::toupper(static_cast<unsigned char>(c))));
+  for (const char c : container.name)
+    text.push_back(static_cast<char>(std::toupper(static_cast<unsigned char>(c))));
   return text.append(" HELP.");
 }
 
@@ -67,7 +68,8 @@ class Gates {
     if (client_.protocol == 2 && !command->has(kWhenSubscribed) && client_.in_subscribed_mode()) {
       std::string text = "ERR Can't execute '";
       text.append(command->name)
-          .append("': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context");
+          .append(
+              "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context");
       refuse(text, command);
       return nullptr;
     }
@@ -128,8 +130,8 @@ bool paused(Services& services, const Client& client, const Command& command, st
   return writes;
 }
 
-void enqueue(Services& services, Client& client, const Command& command, std::span<const std::string_view> args,
-             resp::Writer& reply) {
+void enqueue(Services& services, Client& client, const Command& command,
+             std::span<const std::string_view> args, resp::Writer& reply) {
   for (const std::string_view arg : args) client.queue_bytes += arg.size() + sizeof(std::string);
   if (client.queue_bytes > static_cast<std::size_t>(services.settings.query_buffer_limit_bytes.load())) {
     client.multi_failed = true;
@@ -169,7 +171,8 @@ void run(Call& call) {
   const std::size_t reply_begin = call.reply.out().size();
   const auto begin = steady_clock::now();
   call.command.handler(call);
-  const auto elapsed = std::chrono::duration_cast<std::chrono::nanoseconds>(steady_clock::now() - begin).count();
+  const auto elapsed =
+      std::chrono::duration_cast<std::chrono::nanoseconds>(steady_clock::now() - begin).count();
   ThreadStats& thread = stats.thread(call.client.thread);
   ThreadStats::PerCommand& counters = thread.commands[command_index(call.command)];
   ThreadStats::add(counters.calls, 1);
@@ -182,7 +185,8 @@ void run(Call& call) {
     stats.count_error(std::string_view(out).substr(reply_begin + 1, end - reply_begin - 1));
   }
   const std::int64_t threshold = call.services.settings.slowlog_threshold_us.load(std::memory_order_relaxed);
-  if (threshold >= 0 && elapsed >= threshold * 1000 && !call.command.has(kSkipSlowlog)) note_slow(call, elapsed / 1000);
+  if (threshold >= 0 && elapsed >= threshold * 1000 && !call.command.has(kSkipSlowlog))
+    note_slow(call, elapsed / 1000);
 }
 
 void add_shards(const Command& command, std::span<const std::string_view> args, ShardSet& set) {
@@ -223,13 +227,27 @@ void show_to_monitors(Services& services, const Client& client, std::span<const 
     line.append(" \"");
     for (const char c : arg) {
       switch (c) {
-        case '\\': line.append("\\\\"); break;
-        case '"': line.append("\\\""); break;
-        case '\n': line.append("\\n"); break;
-        case '\r': line.append("\\r"); break;
-        case '\t': line.append("\\t"); break;
-        case '\a': line.append("\\a"); break;
-        case '\b': line.append("\\b"); break;
+        case '\\':
+          line.append("\\\\");
+          break;
+        case '"':
+          line.append("\\\"");
+          break;
+        case '\n':
+          line.append("\\n");
+          break;
+        case '\r':
+          line.append("\\r");
+          break;
+        case '\t':
+          line.append("\\t");
+          break;
+        case '\a':
+          line.append("\\a");
+          break;
+        case '\b':
+          line.append("\\b");
+          break;
         default:
           if (c >= ' ' && c <= '~') {
             line.push_back(c);
@@ -244,14 +262,15 @@ void show_to_monitors(Services& services, const Client& client, std::span<const 
   services.pubsub.publish_to_monitors(line);
 }
 
-Outcome dispatch(Services& services, Client& client, std::span<const std::string_view> args, resp::Writer& reply,
-                 std::int64_t now_ms) {
+Outcome dispatch(Services& services, Client& client, std::span<const std::string_view> args,
+                 resp::Writer& reply, std::int64_t now_ms) {
   Gates gates(services, client, args, reply);
   const Command* command = gates.pass();
   if (command == nullptr) return {};
   if (paused(services, client, *command, now_ms)) return {.postponed = true};
   client.last_command.store(command, std::memory_order_relaxed);
-  if (services.pubsub.has_monitors() && !command->has(kSkipMonitor | kAdmin)) show_to_monitors(services, client, args);
+  if (services.pubsub.has_monitors() && !command->has(kSkipMonitor | kAdmin))
+    show_to_monitors(services, client, args);
   if (client.in_multi && !command->has(kInMulti)) {
     enqueue(services, client, *command, args, reply);
     return {};

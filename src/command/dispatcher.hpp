@@ -1,4 +1,5 @@
-// From a request to its reply: the gates that every command passes, in Redis's order, and its evaluation under locks.
+// From a request to its reply: the gates that every command passes, in Redis's order, and its evaluation
+// under locks.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +17,10 @@ struct Outcome {
   backend::Seq gate = 0;   ///< the reply may leave when this seq is committed; 0: at once
 };
 
-/// Evaluates one request of the client and appends its reply. Any I/O thread; `now_ms` is milliseconds since the Unix epoch.
-Outcome dispatch(Services& services, Client& client, std::span<const std::string_view> args, resp::Writer& reply,
-                 std::int64_t now_ms);
+/// Evaluates one request of the client and appends its reply. Any I/O thread; `now_ms` is milliseconds since
+/// the Unix epoch.
+Outcome dispatch(Services& services, Client& client, std::span<const std::string_view> args,
+                 resp::Writer& reply, std::int64_t now_ms);
 
 /// Runs the command's function and counts it; the locks are held. For the dispatcher and EXEC.
 void run(Call& call);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "src/command/command.hpp"
+#include "src/observe/allocator.hpp"
 
 namespace isthmus {
 namespace {
@@ -129,6 +130,23 @@ std::uint64_t all_connections_bytes(Services& services) {
   return bytes;
 }
 
+void difference(Section& section, std::string_view name, std::uint64_t a, std::uint64_t b) {
+  section.field(std::string(name) + "_ratio", ratio(a, b), 2);
+  section.field(std::string(name) + "_bytes", static_cast<std::int64_t>(a) - static_cast<std::int64_t>(b));
+}
+
+// Fragmentation is told against what the allocator has handed out, where it can say that: used_memory leaves
+// out what does not grow with keys and connections.
+void allocator_fields(std::uint64_t resident, std::uint64_t used, Section& section) {
+  const AllocatorBytes allocator = allocator_bytes();
+  section.field("allocator_allocated", allocator.allocated).field("allocator_active", allocator.active);
+  section.field("allocator_resident", allocator.resident);
+  difference(section, "allocator_frag", allocator.active, allocator.allocated);
+  difference(section, "allocator_rss", allocator.resident, allocator.active);
+  difference(section, "rss_overhead", resident, allocator.resident);
+  difference(section, "mem_fragmentation", resident, std::max(used, allocator.allocated));
+}
+
 void memory_section(const Context& context, std::string& out) {
   Services& services = context.services;
   const std::uint64_t used = used_memory_bytes(services), resident = resident_bytes();
@@ -145,13 +163,11 @@ void memory_section(const Context& context, std::string& out) {
   section.zeros({"used_memory_vm_eval", "used_memory_scripts_eval", "number_of_cached_scripts",
                  "number_of_functions", "number_of_libraries", "used_memory_vm_functions"});
   section.bytes("maxmemory", limit).field("maxmemory_policy", "noeviction");
-  section.field("mem_fragmentation_ratio", ratio(resident, used), 2);
-  section.field("mem_fragmentation_bytes",
-                static_cast<std::int64_t>(resident) - static_cast<std::int64_t>(used));
+  allocator_fields(resident, used, section);
   section.zeros({"mem_not_counted_for_evict", "mem_replication_backlog", "mem_total_replication_buffers",
                  "mem_clients_slaves"});
   section.field("mem_clients_normal", connections).field("mem_cluster_links", 0);
-  section.field("mem_aof_buffer", services.journal.backlog_bytes()).field("mem_allocator", "jemalloc");
+  section.field("mem_aof_buffer", services.journal.backlog_bytes()).field("mem_allocator", allocator_name());
   section.zeros({"active_defrag_running", "lazyfree_pending_objects", "lazyfreed_objects"});
 }
 

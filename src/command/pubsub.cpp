@@ -67,14 +67,15 @@ std::size_t send(PubSub& pubsub, bool shard, std::string_view channel, std::stri
   return shard ? pubsub.publish_to_shard(channel, payload) : pubsub.publish(channel, payload);
 }
 
-// On a log that nobody else reads a message needs no commit. Behind an uncommitted write of the same connection, or inside a
-// transaction that writes, it waits for that commit, so that a connection's effects are seen in its order; not while the backend is
-// down: then local pub/sub goes on.
+// On a log that nobody else reads a message needs no commit. Behind an uncommitted write of the same
+// connection, or inside a transaction that writes, it waits for that commit, so that a connection's effects
+// are seen in its order; not while the backend is down: then local pub/sub goes on.
 void publish_message(Call& call, bool shard) {
   Services& services = call.services;
   services.stats.published_messages.fetch_add(1, std::memory_order_relaxed);
   const backend::Seq gate = std::max(call.client.last_gate, call.evaluation().gate());
-  const bool waits = services.journal.durable() && gate > services.journal.committed() && services.journal.available();
+  const bool waits =
+      services.journal.durable() && gate > services.journal.committed() && services.journal.available();
   if (!waits) {
     call.reply.integer(static_cast<std::int64_t>(send(services.pubsub, shard, call.args[1], call.args[2])));
     return;
@@ -82,9 +83,8 @@ void publish_message(Call& call, bool shard) {
   const std::size_t receivers = services.pubsub.receivers(shard, call.args[1]);
   if (receivers != 0) {
     call.evaluation().group().after_commit(
-        [&pubsub = services.pubsub, shard, channel = std::string(call.args[1]), payload = std::string(call.args[2])] {
-          send(pubsub, shard, channel, payload);
-        });
+        [&pubsub = services.pubsub, shard, channel = std::string(call.args[1]),
+         payload = std::string(call.args[2])] { send(pubsub, shard, channel, payload); });
   }
   call.evaluation().raise_gate(gate);
   call.reply.integer(static_cast<std::int64_t>(receivers));
@@ -147,9 +147,10 @@ constexpr Command kPubsubSubcommands[] = {
     {"pubsub|channels", pubsub_channels, -2, kAsking, 0, 0, 0, 0, kGroup, "2.8.0",
      "O(N) with N the number of channels", "Lists channels with subscribers"},
     {"pubsub|help", pubsub_help, 2, kLoading | kStale, 0, 0, 0, 0, kGroup, "6.2.0", "O(1)", "Prints help"},
-    {"pubsub|numpat", pubsub_numpat, 2, kAsking, 0, 0, 0, 0, kGroup, "2.8.0", "O(1)", "Counts subscribed patterns"},
-    {"pubsub|numsub", pubsub_numsub, -2, kAsking, 0, 0, 0, 0, kGroup, "2.8.0", "O(N) with N the channels asked for",
-     "Counts the subscribers of channels"},
+    {"pubsub|numpat", pubsub_numpat, 2, kAsking, 0, 0, 0, 0, kGroup, "2.8.0", "O(1)",
+     "Counts subscribed patterns"},
+    {"pubsub|numsub", pubsub_numsub, -2, kAsking, 0, 0, 0, 0, kGroup, "2.8.0",
+     "O(N) with N the channels asked for", "Counts the subscribers of channels"},
     {"pubsub|shardchannels", pubsub_shardchannels, -2, kAsking, 0, 0, 0, 0, kGroup, "7.0.0",
      "O(N) with N the number of shard channels", "Lists shard channels with subscribers"},
     {"pubsub|shardnumsub", pubsub_shardnumsub, -2, kAsking, 0, 0, 0, 0, kGroup, "7.0.0",
@@ -157,24 +158,24 @@ constexpr Command kPubsubSubcommands[] = {
 };
 
 constexpr Command kCommands[] = {
-    {"psubscribe", psubscribe, -2, kSubscribing, 0, 0, 0, 0, kGroup, "2.0.0", "O(N) with N the patterns of this client",
-     "Listens to all channels that match patterns"},
+    {"psubscribe", psubscribe, -2, kSubscribing, 0, 0, 0, 0, kGroup, "2.0.0",
+     "O(N) with N the patterns of this client", "Listens to all channels that match patterns"},
     {"publish", publish, 3, kPubsub | kLoading | kStale | kFast | kMayReplicate, 0, 0, 0, 0, kGroup, "2.0.0",
      "O(N+M) with N the channel's subscribers and M all patterns", "Sends a message to a channel"},
     {"pubsub", nullptr, -2, 0, 0, 0, 0, 0, kGroup, "2.8.0", "Depends on the subcommand",
      "Holds the commands that tell about subscriptions", kPubsubSubcommands},
-    {"punsubscribe", punsubscribe, -1, kSubscribing, 0, 0, 0, 0, kGroup, "2.0.0", "O(N) with N the patterns given",
-     "Stops listening to patterns"},
-    {"spublish", spublish, 3, kPubsub | kLoading | kStale | kFast | kMayReplicate, 1, 1, 1, 0, kGroup, "7.0.0",
-     "O(N) with N the channel's subscribers", "Sends a message to a shard channel"},
-    {"ssubscribe", ssubscribe, -2, kSubscribing, 1, -1, 1, 0, kGroup, "7.0.0", "O(N) with N the channels given",
-     "Listens to shard channels"},
+    {"punsubscribe", punsubscribe, -1, kSubscribing, 0, 0, 0, 0, kGroup, "2.0.0",
+     "O(N) with N the patterns given", "Stops listening to patterns"},
+    {"spublish", spublish, 3, kPubsub | kLoading | kStale | kFast | kMayReplicate, 1, 1, 1, 0, kGroup,
+     "7.0.0", "O(N) with N the channel's subscribers", "Sends a message to a shard channel"},
+    {"ssubscribe", ssubscribe, -2, kSubscribing, 1, -1, 1, 0, kGroup, "7.0.0",
+     "O(N) with N the channels given", "Listens to shard channels"},
     {"subscribe", subscribe, -2, kSubscribing, 0, 0, 0, 0, kGroup, "2.0.0", "O(N) with N the channels given",
      "Listens to channels"},
-    {"sunsubscribe", sunsubscribe, -1, kSubscribing, 1, -1, 1, 0, kGroup, "7.0.0", "O(N) with N the channels given",
-     "Stops listening to shard channels"},
-    {"unsubscribe", unsubscribe, -1, kSubscribing, 0, 0, 0, 0, kGroup, "2.0.0", "O(N) with N the channels given",
-     "Stops listening to channels"},
+    {"sunsubscribe", sunsubscribe, -1, kSubscribing, 1, -1, 1, 0, kGroup, "7.0.0",
+     "O(N) with N the channels given", "Stops listening to shard channels"},
+    {"unsubscribe", unsubscribe, -1, kSubscribing, 0, 0, 0, 0, kGroup, "2.0.0",
+     "O(N) with N the channels given", "Stops listening to channels"},
 };
 
 }  // namespace

@@ -22,7 +22,8 @@ class Client;
 class ClientRegistry {
  public:
   virtual ~ClientRegistry() = default;
-  /// Calls `visit` for every connection under the registry's lock, by id. The visit reads only what Client allows.
+  /// Calls `visit` for every connection under the registry's lock, by id. The visit reads only what Client
+  /// allows.
   virtual void for_each(const std::function<void(const Client&)>& visit) const = 0;
   /// Changes the texts of a connection that other threads read.
   virtual void update(const std::function<void()>& change) = 0;
@@ -48,10 +49,10 @@ struct Services {
   ClientRegistry& clients;
   Stats& stats;
   Pause& pause;
-  std::function<void()> shutdown;  ///< begins an orderly end of the process; any thread
-  std::int64_t started_ms;         ///< milliseconds since the Unix epoch
-  std::string run_id;              ///< 40 hexadecimal digits, new for each start
-  std::uint16_t port;              ///< the port that is listened on
+  std::function<void()> shutdown;    ///< begins an orderly end of the process; any thread
+  std::int64_t started_ms;           ///< milliseconds since the Unix epoch
+  std::string run_id;                ///< 40 hexadecimal digits, new for each start
+  std::uint16_t port;                ///< the port that is listened on
   const Checkpointer* checkpointer;  ///< null on a log that is not durable
 };
 

@@ -11,10 +11,10 @@ namespace isthmus {
 /// Thread-safe: numbers are atomic, texts are copied under a lock.
 class Settings {
  public:
-  std::atomic<std::uint32_t> notify_flags{0};          ///< EventClass bits
-  std::atomic<std::uint64_t> maxmemory_bytes{0};       ///< 0 = no limit
+  std::atomic<std::uint32_t> notify_flags{0};     ///< EventClass bits
+  std::atomic<std::uint64_t> maxmemory_bytes{0};  ///< 0 = no limit
   std::atomic<std::uint32_t> maxclients{10000};
-  std::atomic<std::int64_t> timeout_s{0};              ///< idle normal clients are closed; 0 = never
+  std::atomic<std::int64_t> timeout_s{0};  ///< idle normal clients are closed; 0 = never
   std::atomic<std::int64_t> tcp_keepalive_s{300};
   std::atomic<std::int64_t> proto_max_bulk_bytes{512LL << 20};
   std::atomic<std::int64_t> query_buffer_limit_bytes{1LL << 30};

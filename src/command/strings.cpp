@@ -59,13 +59,15 @@ void get(Call& call) {
 }
 
 // A deadline that has passed already leaves no key behind, as in Redis.
-void set_with_deadline(Call& call, const Key& key, std::string_view value, std::optional<std::int64_t> deadline_ms) {
+void set_with_deadline(Call& call, const Key& key, std::string_view value,
+                       std::optional<std::int64_t> deadline_ms) {
   call.set(key, value, deadline_ms);
   call.notify(kEventString, "set", key);
   if (deadline_ms) call.notify(kEventGeneric, "expire", key);
 }
 
-// SET key value [NX|XX] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL] → OK, or null if NX/XX forbids; with GET the old value. O(1).
+// SET key value [NX|XX] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL] → OK, or null if NX/XX forbids; with GET
+// the old value. O(1).
 void set(Call& call) {
   const Key key = call.key(1);
   if (call.argc() == 3) {
@@ -269,7 +271,8 @@ void strlen(Call& call) {
   if (!failed) call.reply.integer(node == nullptr ? 0 : static_cast<std::int64_t>(node->value().size()));
 }
 
-// GETRANGE key start end (SUBSTR too) → the bytes from start to end inclusive; negative ones count from the end. O(N).
+// GETRANGE key start end (SUBSTR too) → the bytes from start to end inclusive; negative ones count from the
+// end. O(N).
 void getrange(Call& call) {
   const auto start_argument = call.integer(2);
   if (!start_argument) return;
@@ -285,7 +288,9 @@ void getrange(Call& call) {
     call.reply.bulk({});
     return;
   }
-  const auto from_end = [size](std::int64_t index) { return index < 0 ? std::max<std::int64_t>(size + index, 0) : index; };
+  const auto from_end = [size](std::int64_t index) {
+    return index < 0 ? std::max<std::int64_t>(size + index, 0) : index;
+  };
   start = from_end(start);
   end = std::min(from_end(end), size - 1);
   if (start > end) {
@@ -401,36 +406,41 @@ constexpr Command kCommands[] = {
      "O(N) with N the length of the string: the whole of it goes into the log",
      "Appends to a string, making it if need be"},
     {"decr", decr, 2, kGrows | kFast, 1, 1, 1, kCatString, kGroup, "1.0.0", "O(1)", "Takes one off a number"},
-    {"decrby", decrby, 3, kGrows | kFast, 1, 1, 1, kCatString, kGroup, "1.0.0", "O(1)", "Takes an amount off a number"},
+    {"decrby", decrby, 3, kGrows | kFast, 1, 1, 1, kCatString, kGroup, "1.0.0", "O(1)",
+     "Takes an amount off a number"},
     {"get", get, 2, kReadonly | kFast, 1, 1, 1, kCatString, kGroup, "1.0.0", "O(1)", "Tells a string"},
-    {"getdel", getdel, 2, kWrite | kFast, 1, 1, 1, kCatString, kGroup, "6.2.0", "O(1)", "Tells a string and deletes it"},
+    {"getdel", getdel, 2, kWrite | kFast, 1, 1, 1, kCatString, kGroup, "6.2.0", "O(1)",
+     "Tells a string and deletes it"},
     {"getex", getex, -2, kWrite | kFast, 1, 1, 1, kCatString, kGroup, "6.2.0", "O(1)",
      "Tells a string and changes its deadline"},
     {"getrange", getrange, 4, kReadonly, 1, 1, 1, kCatString, kGroup, "2.4.0",
-     "O(N) with N the length of the part",
-     "Tells a part of a string"},
+     "O(N) with N the length of the part", "Tells a part of a string"},
     {"getset", getset, 3, kGrows | kFast, 1, 1, 1, kCatString, kGroup, "1.0.0", "O(1)",
      "Sets a string and tells what it was"},
     {"incr", incr, 2, kGrows | kFast, 1, 1, 1, kCatString, kGroup, "1.0.0", "O(1)", "Adds one to a number"},
-    {"incrby", incrby, 3, kGrows | kFast, 1, 1, 1, kCatString, kGroup, "1.0.0", "O(1)", "Adds an amount to a number"},
+    {"incrby", incrby, 3, kGrows | kFast, 1, 1, 1, kCatString, kGroup, "1.0.0", "O(1)",
+     "Adds an amount to a number"},
     {"incrbyfloat", incrbyfloat, 3, kGrows | kFast, 1, 1, 1, kCatString, kGroup, "2.6.0", "O(1)",
      "Adds an amount with a fraction to a number"},
     {"mget", mget, -2, kReadonly | kFast, 1, -1, 1, kCatString, kGroup, "1.0.0",
      "O(N) with N the number of keys", "Tells several strings"},
     {"mset", mset, -3, kGrows, 1, -1, 2, kCatString, kGroup, "1.0.1", "O(N) with N the number of keys",
      "Sets several strings at once"},
-    {"msetnx", msetnx, -3, kGrows, 1, -1, 2, kCatString, kGroup, "1.0.1",
-     "O(N) with N the number of keys", "Sets several strings if none of the keys is there"},
+    {"msetnx", msetnx, -3, kGrows, 1, -1, 2, kCatString, kGroup, "1.0.1", "O(N) with N the number of keys",
+     "Sets several strings if none of the keys is there"},
     {"psetex", psetex, 4, kGrows, 1, 1, 1, kCatString, kGroup, "2.6.0", "O(1)",
      "Sets a string with a time to live in milliseconds"},
-    {"set", set, -3, kGrows, 1, 1, 1, kCatString, kGroup, "1.0.0", "O(1)", "Sets a string, whatever the key was"},
+    {"set", set, -3, kGrows, 1, 1, 1, kCatString, kGroup, "1.0.0", "O(1)",
+     "Sets a string, whatever the key was"},
     {"setex", setex, 4, kGrows, 1, 1, 1, kCatString, kGroup, "2.0.0", "O(1)",
      "Sets a string with a time to live in seconds"},
-    {"setnx", setnx, 3, kGrows | kFast, 1, 1, 1, kCatString, kGroup, "1.0.0", "O(1)", "Sets a string if the key is not there"},
+    {"setnx", setnx, 3, kGrows | kFast, 1, 1, 1, kCatString, kGroup, "1.0.0", "O(1)",
+     "Sets a string if the key is not there"},
     {"setrange", setrange, 4, kGrows, 1, 1, 1, kCatString, kGroup, "2.2.0",
      "O(N) with N the length of the string: the whole of it goes into the log",
      "Overwrites a part of a string"},
-    {"strlen", strlen, 2, kReadonly | kFast, 1, 1, 1, kCatString, kGroup, "2.2.0", "O(1)", "Tells the length of a string"},
+    {"strlen", strlen, 2, kReadonly | kFast, 1, 1, 1, kCatString, kGroup, "2.2.0", "O(1)",
+     "Tells the length of a string"},
     {"substr", getrange, 4, kReadonly, 1, 1, 1, kCatString, kGroup, "1.0.0",
      "O(N) with N the length of the part", "An older name of GETRANGE"},
 };

@@ -42,9 +42,9 @@ void watch(Call& call) {
   if (client.watch_flag == nullptr) client.watch_flag = std::make_shared<WatchFlag>();
   for (std::size_t i = 1; i < call.argc(); ++i) {
     const Key key = call.key(i);
-    const bool known = std::any_of(client.watched.begin(), client.watched.end(), [&](const WatchedKey& watched) {
-      return watched.db == key.db && watched.name == key.name;
-    });
+    const bool known = std::any_of(
+        client.watched.begin(), client.watched.end(),
+        [&](const WatchedKey& watched) { return watched.db == key.db && watched.name == key.name; });
     if (known) continue;
     const Node* node = call.services.keyspace.find_any(key);
     const bool expired = node != nullptr && holds_value(*node) && node->deadline() <= call.now_ms();
@@ -138,8 +138,9 @@ constexpr std::uint32_t kAnytime = kNoscript | kLoading | kStale | kAllowBusy;
 constexpr Command kCommands[] = {
     {"multi", multi, 1, kAnytime | kFast | kInMulti, 0, 0, 0, kCatTransaction, kGroup, "1.2.0", "O(1)",
      "Begins a transaction"},
-    {"exec", exec, 1, kNoscript | kLoading | kStale | kSkipSlowlog | kInMulti | kOwnLocks, 0, 0, 0, kCatTransaction,
-     kGroup, "1.2.0", "Depends on commands in the transaction", "Evaluates the queued commands as one"},
+    {"exec", exec, 1, kNoscript | kLoading | kStale | kSkipSlowlog | kInMulti | kOwnLocks, 0, 0, 0,
+     kCatTransaction, kGroup, "1.2.0", "Depends on commands in the transaction",
+     "Evaluates the queued commands as one"},
     {"discard", discard, 1, kAnytime | kFast | kInMulti, 0, 0, 0, kCatTransaction, kGroup, "2.0.0",
      "O(N), when N is the number of queued commands", "Throws the queued commands away"},
     {"watch", watch, -2, kAnytime | kFast | kInMulti, 1, -1, 1, kCatTransaction, kGroup, "2.2.0",

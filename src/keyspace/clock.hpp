@@ -14,8 +14,8 @@ class HybridClock {
  public:
   static constexpr int kCounterBits = 16;
 
-  /// The next version at wall time `now_ms` (milliseconds since the Unix epoch), higher than every version given or seen
-  /// before and at least `floor`.
+  /// The next version at wall time `now_ms` (milliseconds since the Unix epoch), higher than every version
+  /// given or seen before and at least `floor`.
   backend::Version next(std::int64_t now_ms, backend::Version floor = 0) {
     const backend::Version wall = static_cast<backend::Version>(now_ms) << kCounterBits;
     backend::Version last = last_.load(std::memory_order_relaxed);

@@ -1,4 +1,5 @@
-// The merge: how one row of the log changes the state. The rules are those of ARCHITECTURE.md, section "Merge".
+// The merge: how one row of the log changes the state. The rules are those of ARCHITECTURE.md, section
+// "Merge".
 #include <cstring>
 
 #include "src/keyspace/keyspace.hpp"
@@ -20,14 +21,29 @@ class Fold {
     if (older_than_flush()) return;
     before_ = state_of(*link_);
     switch (row_.kind) {
-      case RowKind::set: fold_string(true); break;
-      case RowKind::update: fold_string(false); break;
-      case RowKind::hcreate: fold_deadline(std::nullopt); [[fallthrough]];
-      case RowKind::hset: fold_field(false); break;
-      case RowKind::hdel: fold_field(true); break;
-      case RowKind::del: fold_del(); break;
-      case RowKind::expire: fold_deadline(row_.expire_at); break;
-      default: return;
+      case RowKind::set:
+        fold_string(true);
+        break;
+      case RowKind::update:
+        fold_string(false);
+        break;
+      case RowKind::hcreate:
+        fold_deadline(std::nullopt);
+        [[fallthrough]];
+      case RowKind::hset:
+        fold_field(false);
+        break;
+      case RowKind::hdel:
+        fold_field(true);
+        break;
+      case RowKind::del:
+        fold_del();
+        break;
+      case RowKind::expire:
+        fold_deadline(row_.expire_at);
+        break;
+      default:
+        return;
     }
     settle();
   }
@@ -113,7 +129,8 @@ class Fold {
     if (deleted && row_.version <= keyspace_.stable_) {
       *link_ = hash_erase(heap(), node, row_.field);
     } else {
-      const FieldView field{row_.field, deleted ? std::string_view{} : row_.value, row_.version, site_, deleted};
+      const FieldView field{row_.field, deleted ? std::string_view{} : row_.value, row_.version, site_,
+                            deleted};
       *link_ = hash_write(heap(), node, field, keyspace_.hash_limits_);
     }
   }
@@ -206,7 +223,8 @@ class Fold {
     if (registers.expire_version > keyspace_.stable_ || registers.cut_version > keyspace_.stable_) return;
     if (node->is_hash()) {
       bool tombstones = false;
-      hash_for_each(*node, true, [&](const FieldView& field) { tombstones |= field.version > keyspace_.stable_; });
+      hash_for_each(*node, true,
+                    [&](const FieldView& field) { tombstones |= field.version > keyspace_.stable_; });
       if (tombstones) return;
     }
     keyspace_.destroy(shard_, shard_.tables[row_.db].unlink(link_));

@@ -1,5 +1,6 @@
 #include "src/keyspace/hash.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -54,14 +55,14 @@ Node* splice(Heap& heap, Node* key, std::size_t begin, std::size_t end, std::str
   const std::size_t tail = old_size - end;
   if (new_size < old_size) {
     char* bytes = key->value_data();
-    std::memcpy(bytes + begin, with.data(), with.size());
+    std::copy(with.begin(), with.end(), bytes + begin);
     std::memmove(bytes + begin + with.size(), bytes + end, tail);
     return resize_value(heap, key, new_size);
   }
   key = resize_value(heap, key, new_size, old_size > 256);
   char* bytes = key->value_data();
   std::memmove(bytes + begin + with.size(), bytes + end, tail);
-  std::memcpy(bytes + begin, with.data(), with.size());
+  std::copy(with.begin(), with.end(), bytes + begin);
   return key;
 }
 
@@ -114,7 +115,8 @@ void hash_for_each(const Node& key, bool with_deleted, const std::function<void(
   });
 }
 
-std::uint64_t hash_scan(const Node& key, std::uint64_t cursor, const std::function<void(const FieldView&)>& visit) {
+std::uint64_t hash_scan(const Node& key, std::uint64_t cursor,
+                        const std::function<void(const FieldView&)>& visit) {
   if (key.type == NodeType::packed_hash) {
     hash_for_each(key, false, visit);
     return 0;
@@ -166,7 +168,8 @@ std::string packed_with(const FieldView& field) {
 Node* hash_write(Heap& heap, Node* key, const FieldView& field, const HashLimits& limits) {
   if (key->type == NodeType::packed_hash) {
     const PackedHash::Place place = PackedHash::find(key->value(), field.name);
-    const bool fits = field.name.size() <= limits.max_packed_bytes && field.value.size() <= limits.max_packed_bytes &&
+    const bool fits = field.name.size() <= limits.max_packed_bytes &&
+                      field.value.size() <= limits.max_packed_bytes &&
                       (place.found() || PackedHash::total(key->value()) < limits.max_packed_fields);
     if (fits) return packed_write(heap, key, field, place);
     key = to_table(heap, key);
@@ -175,13 +178,16 @@ Node* hash_write(Heap& heap, Node* key, const FieldView& field, const HashLimits
   return key;
 }
 
-Node* hash_unpack(Heap& heap, Node* key) { return key->type == NodeType::packed_hash ? to_table(heap, key) : key; }
+Node* hash_unpack(Heap& heap, Node* key) {
+  return key->type == NodeType::packed_hash ? to_table(heap, key) : key;
+}
 
 Node* hash_erase(Heap& heap, Node* key, std::string_view name) {
   if (key->type == NodeType::packed_hash) {
     const PackedHash::Place place = PackedHash::find(key->value(), name);
     if (!place.found()) return key;
-    const auto live = static_cast<std::uint16_t>(PackedHash::live(key->value()) - (place.field.deleted ? 0 : 1));
+    const auto live =
+        static_cast<std::uint16_t>(PackedHash::live(key->value()) - (place.field.deleted ? 0 : 1));
     const auto total = static_cast<std::uint16_t>(PackedHash::total(key->value()) - 1);
     key = splice(heap, key, place.begin, place.end, {});
     PackedHash::set_counts(key->value_data(), live, total);

@@ -12,7 +12,8 @@
 
 namespace isthmus {
 
-/// Above either of these a hash becomes a table (Redis 7.0: hash-max-listpack-entries, hash-max-listpack-value), and stays one.
+/// Above either of these a hash becomes a table (Redis 7.0: hash-max-listpack-entries,
+/// hash-max-listpack-value), and stays one.
 struct HashLimits {
   std::uint32_t max_packed_fields = 512;
   std::uint32_t max_packed_bytes = 64;
@@ -31,7 +32,8 @@ std::optional<FieldView> hash_find(const Node& key, std::string_view name);
 /// Calls `visit` for each field, tombstones too if `with_deleted`. Packed hashes in the order of insertion.
 void hash_for_each(const Node& key, bool with_deleted, const std::function<void(const FieldView&)>& visit);
 /// One step of HSCAN: live fields of a bucket (all of a packed hash), next cursor, 0 at the end.
-std::uint64_t hash_scan(const Node& key, std::uint64_t cursor, const std::function<void(const FieldView&)>& visit);
+std::uint64_t hash_scan(const Node& key, std::uint64_t cursor,
+                        const std::function<void(const FieldView&)>& visit);
 /// A random live field; the hash must have one.
 FieldView hash_random(const Node& key, const std::function<std::uint64_t()>& random);
 /// Bytes that hang on the node besides its own allocation.

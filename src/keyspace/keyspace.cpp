@@ -67,8 +67,8 @@ const Node* Keyspace::find(const Key& key, std::int64_t now_ms) {
   return node->deadline() <= now_ms ? nullptr : node;
 }
 
-std::uint64_t Keyspace::scan(std::size_t shard_index, std::uint8_t db, std::uint64_t cursor, std::int64_t now_ms,
-                             const std::function<void(const Node&)>& visit) {
+std::uint64_t Keyspace::scan(std::size_t shard_index, std::uint8_t db, std::uint64_t cursor,
+                             std::int64_t now_ms, const std::function<void(const Node&)>& visit) {
   return shards_[shard_index].tables[db].scan(cursor, [&](const Node& node) {
     if (holds_value(node) && node.deadline() > now_ms) visit(node);
   });
@@ -84,8 +84,9 @@ void Keyspace::add_deadline(Shard& s, const Deadlines::Entry& entry) {
   s.deadlines.push(entry);
   // Rewritten deadlines leave their old entries behind; sweep them out before they outnumber the real ones.
   if (s.deadlines.size() > 2 * s.keys_with_deadline + 1024) {
-    s.deadlines.keep_if(
-        [&](const Deadlines::Entry& e) { return s.tables[e.db].find_by_hash(e.hash, e.deadline) != nullptr; });
+    s.deadlines.keep_if([&](const Deadlines::Entry& e) {
+      return s.tables[e.db].find_by_hash(e.hash, e.deadline) != nullptr;
+    });
   }
   s.next_deadline.store(s.deadlines.soonest().deadline, std::memory_order_relaxed);
 }
@@ -151,7 +152,8 @@ SiteIndex Keyspace::site_index(backend::SiteId site) {
   for (std::size_t i = 0; i < count; ++i) {
     if (sites_[i] == site) return static_cast<SiteIndex>(i);
   }
-  if (count == sites_.size()) throw std::runtime_error("more than 255 other sites have written to this database");
+  if (count == sites_.size())
+    throw std::runtime_error("more than 255 other sites have written to this database");
   sites_[count] = site;
   site_count_.store(count + 1);
   return static_cast<SiteIndex>(count);

@@ -23,7 +23,8 @@ struct Key {
   std::uint8_t db = 0;
   std::uint64_t hash = 0;
   std::string_view name;
-  Key(std::uint8_t database, std::string_view key_name) : db(database), hash(hash_name(key_name)), name(key_name) {}
+  Key(std::uint8_t database, std::string_view key_name)
+      : db(database), hash(hash_name(key_name)), name(key_name) {}
   Key(std::uint8_t database, std::uint64_t name_hash, std::string_view key_name)
       : db(database), hash(name_hash), name(key_name) {}
 };
@@ -48,8 +49,8 @@ class ShardLocks {
   ShardSet set_;
 };
 
-/// The state, changed by `fold` only. Functions that take a key need its shard's lock; functions named for all shards need
-/// every lock. Every merge rule is in fold.cpp.
+/// The state, changed by `fold` only. Functions that take a key need its shard's lock; functions named for
+/// all shards need every lock. Every merge rule is in fold.cpp.
 class Keyspace {
  public:
   Keyspace() = default;
@@ -60,13 +61,14 @@ class Keyspace {
   std::array<Shard, kShards>& shards() { return shards_; }
   Shard& shard(const Key& key) { return shards_[shard_of(key.hash)]; }
 
-  /// The key if it is there for a client at `now_ms`: not deleted, not expired, not empty. Valid until the shard changes.
+  /// The key if it is there for a client at `now_ms`: not deleted, not expired, not empty. Valid until the
+  /// shard changes.
   const Node* find(const Key& key, std::int64_t now_ms);
   /// The key with whatever is remembered of it; null if nothing is.
   const Node* find_any(const Key& key);
 
-  /// Merges one row into the state: commutative, associative, idempotent. Kind flush needs all locks. Rows that are not state
-  /// (messages, leases) change nothing. `site` is the row's site as `site_index` gave it.
+  /// Merges one row into the state: commutative, associative, idempotent. Kind flush needs all locks. Rows
+  /// that are not state (messages, leases) change nothing. `site` is the row's site as `site_index` gave it.
   void fold(const backend::Row& row, std::uint64_t hash, SiteIndex site);
   /// Puts a key or a field of a checkpoint in, as its registers say.
   void restore(const backend::StoredKey& key);
@@ -86,7 +88,8 @@ class Keyspace {
   /// Bytes of keys, values and tables. Needs no lock; a moment old.
   std::uint64_t used_bytes() const;
 
-  /// The next key of the shard whose deadline has passed, and nothing if there is none. The caller deletes it by folding a row.
+  /// The next key of the shard whose deadline has passed, and nothing if there is none. The caller deletes it
+  /// by folding a row.
   struct Expired {
     std::uint8_t db;
     std::string name;
@@ -101,7 +104,8 @@ class Keyspace {
   void touch_database(std::uint8_t db);
   /// Marks a string as built piece by piece (OBJECT ENCODING says raw until it is set anew).
   void mark_piecewise(const Key& key);
-  /// Makes a hash a table, as the copy of a table is in Redis, however small it is (OBJECT ENCODING says hashtable).
+  /// Makes a hash a table, as the copy of a table is in Redis, however small it is (OBJECT ENCODING says
+  /// hashtable).
   void unpack_hash(const Key& key);
 
   /// The own site, index 0. Before the first fold.
@@ -110,8 +114,8 @@ class Keyspace {
   SiteIndex site_index(backend::SiteId site);
   backend::SiteId site_id(SiteIndex index) const { return sites_[index]; }
 
-  /// Nothing at or below `version` can arrive any more: tombstones and registers below it are forgotten. A site that
-  /// nobody replicates to is always stable.
+  /// Nothing at or below `version` can arrive any more: tombstones and registers below it are forgotten. A
+  /// site that nobody replicates to is always stable.
   void set_stable(Version version) { stable_ = version; }
   void set_hash_limits(const HashLimits& limits) { hash_limits_ = limits; }
   const HashLimits& hash_limits() const { return hash_limits_; }

@@ -1,10 +1,10 @@
 #include "src/keyspace/node.hpp"
 
-#include <malloc.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <new>
+
+#include <malloc.h>
 
 namespace isthmus {
 namespace {
@@ -19,7 +19,8 @@ void* allocate(Heap& heap, std::size_t bytes) {
 // The same node with other sizes; the old one is freed unless it could be kept in place.
 Node* reshape(Heap& heap, Node* node, bool has_registers, std::size_t value_size, bool spare) {
   const std::size_t registers_size = has_registers ? sizeof(Registers) : 0;
-  const std::size_t need = std::max(sizeof(Node), Node::kHeaderSize + registers_size + node->name_size + value_size);
+  const std::size_t need =
+      std::max(sizeof(Node), Node::kHeaderSize + registers_size + node->name_size + value_size);
   const std::size_t usable = malloc_usable_size(node);
   const bool fits = need <= usable && (usable <= 128 || need * 2 >= usable);
   if (has_registers == node->has_registers && fits) {

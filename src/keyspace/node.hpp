@@ -35,7 +35,8 @@ struct Registers {
   SiteIndex cut_site = 0;
 };
 
-/// Bytes held by the nodes of one shard, as the allocator counts them. Changed under the shard's lock, readable without.
+/// Bytes held by the nodes of one shard, as the allocator counts them. Changed under the shard's lock,
+/// readable without.
 class Heap {
  public:
   void add(std::size_t bytes) { set(this->bytes() + bytes); }
@@ -47,8 +48,8 @@ class Heap {
   std::atomic<std::uint64_t> bytes_{0};
 };
 
-/// Header of a node. Registers (if any), name and value follow it without padding. Created and resized by the functions
-/// below only; whoever links it into a table owns it.
+/// Header of a node. Registers (if any), name and value follow it without padding. Created and resized by the
+/// functions below only; whoever links it into a table owns it.
 struct Node {
   Node* next;
   Version version;  ///< type register of a key (highest version of a row of its type); version of a field
@@ -88,11 +89,13 @@ static_assert(sizeof(Node) == 32 && offsetof(Node, site) == 25);
 Node* make_node(Heap& heap, std::string_view name, std::string_view value, NodeType type, Version version,
                 SiteIndex site);
 
-/// Gives the node room for a value of `value_size` bytes, keeping the first bytes of the old value. Returns the node, which may
-/// have moved (the caller relinks it). With `spare`, a growing value gets room to grow again.
+/// Gives the node room for a value of `value_size` bytes, keeping the first bytes of the old value. Returns
+/// the node, which may have moved (the caller relinks it). With `spare`, a growing value gets room to grow
+/// again.
 Node* resize_value(Heap& heap, Node* node, std::size_t value_size, bool spare = false);
 
-/// Writes the registers, or removes them when they say nothing (`keep` false). Returns the node, which may have moved.
+/// Writes the registers, or removes them when they say nothing (`keep` false). Returns the node, which may
+/// have moved.
 Node* write_registers(Heap& heap, Node* node, const Registers& registers, bool keep);
 
 /// Frees the node's memory only, not what a table_hash points to.

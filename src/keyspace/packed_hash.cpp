@@ -48,8 +48,12 @@ T read_number(const char* p) {
 
 }  // namespace
 
-std::uint16_t PackedHash::live(std::string_view bytes) { return read_number<std::uint16_t>(bytes.data() + 8); }
-std::uint16_t PackedHash::total(std::string_view bytes) { return read_number<std::uint16_t>(bytes.data() + 10); }
+std::uint16_t PackedHash::live(std::string_view bytes) {
+  return read_number<std::uint16_t>(bytes.data() + 8);
+}
+std::uint16_t PackedHash::total(std::string_view bytes) {
+  return read_number<std::uint16_t>(bytes.data() + 10);
+}
 Version PackedHash::base(std::string_view bytes) { return read_number<Version>(bytes.data()); }
 
 void PackedHash::set_counts(char* bytes, std::uint16_t live, std::uint16_t total) {

@@ -1,7 +1,9 @@
 // A small hash as one run of bytes: fields in the order of their insertion, each with its version.
 //
-// Layout: base version (8 bytes), number of live fields (2), number of fields with tombstones (2), then for each field
-//   flags (1) · version minus base (varint, zigzag) · [site (1)] · size of name (varint) · size of value (varint) · name · value
+// Layout: base version (8 bytes), number of live fields (2), number of fields with tombstones (2), then for
+// each field
+//   flags (1) · version minus base (varint, zigzag) · [site (1)] · size of name (varint) · size of value
+//   (varint) · name · value
 // One hash that a single HSET makes costs 4 bytes a field beyond its name and value.
 #pragma once
 
@@ -22,7 +24,8 @@ struct FieldView {
   bool deleted = false;
 };
 
-/// Reads and rebuilds the bytes of a packed hash. Reading functions take the bytes, changing ones a std::string of them.
+/// Reads and rebuilds the bytes of a packed hash. Reading functions take the bytes, changing ones a
+/// std::string of them.
 class PackedHash {
  public:
   static constexpr std::size_t kHeadSize = 12;

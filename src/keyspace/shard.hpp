@@ -4,13 +4,14 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <boost/unordered/unordered_flat_map.hpp>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <tuple>
 #include <vector>
+
+#include <boost/unordered/unordered_flat_map.hpp>
 
 #include "src/keyspace/node.hpp"
 #include "src/keyspace/table.hpp"
@@ -23,7 +24,8 @@ static_assert(kShards == 256, "Table::index leaves out the eight bits that choos
 
 inline std::size_t shard_of(std::uint64_t hash) { return hash % kShards; }
 
-/// Set when a key that a connection watches has changed (WATCH, https://redis.io/docs/latest/commands/watch/).
+/// Set when a key that a connection watches has changed (WATCH,
+/// https://redis.io/docs/latest/commands/watch/).
 struct WatchFlag {
   std::atomic<bool> touched{false};
 };
@@ -53,8 +55,8 @@ class Deadlines {
 };
 
 struct alignas(64) Shard {
-  // Which commit a key waits for, by a few bits of its hash: a conservative stand-in for a table {uncommitted key: seq},
-  // with nothing to insert and nothing to clean up.
+  // Which commit a key waits for, by a few bits of its hash: a conservative stand-in for a table {uncommitted
+  // key: seq}, with nothing to insert and nothing to clean up.
   static constexpr std::size_t kGates = 64;
 
   std::mutex mutex;

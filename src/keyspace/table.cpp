@@ -26,7 +26,9 @@ std::uint64_t reverse_bits(std::uint64_t v) {
 
 }  // namespace
 
-std::uint64_t hash_name(std::string_view name) { return XXH3_64bits_withSeed(name.data(), name.size(), kSeed); }
+std::uint64_t hash_name(std::string_view name) {
+  return XXH3_64bits_withSeed(name.data(), name.size(), kSeed);
+}
 
 Table::~Table() { std::free(buckets_); }
 
@@ -37,7 +39,8 @@ void Table::swap(Table& other) noexcept {
 }
 
 std::uint64_t Table::next_cursor(std::uint64_t cursor) const {
-  // Counting on the reversed bits below the mask: a table twice as large continues exactly where this one stands.
+  // Counting on the reversed bits below the mask: a table twice as large continues exactly where this one
+  // stands.
   return reverse_bits(reverse_bits(cursor | ~std::uint64_t{mask_}) + 1);
 }
 

@@ -11,9 +11,10 @@ namespace isthmus {
 /// Hash of a key or field name with a seed that is random for each process (against crafted collisions).
 std::uint64_t hash_name(std::string_view name);
 
-/// Owns its bucket array, not the nodes: the keyspace frees them, because only it knows what hangs on them. A library
-/// table would do for everything but SCAN: the guarantee that what is there all the time is returned
-/// (https://redis.io/docs/latest/commands/scan/) needs buckets that a cursor can name across resizes. Not thread-safe.
+/// Owns its bucket array, not the nodes: the keyspace frees them, because only it knows what hangs on them. A
+/// library table would do for everything but SCAN: the guarantee that what is there all the time is returned
+/// (https://redis.io/docs/latest/commands/scan/) needs buckets that a cursor can name across resizes. Not
+/// thread-safe.
 class Table {
  public:
   Table() = default;
@@ -27,10 +28,13 @@ class Table {
   ~Table();
 
   std::uint32_t size() const { return size_; }
-  std::size_t bucket_bytes() const { return buckets_ == nullptr ? 0 : (std::size_t{mask_} + 1) * sizeof(Node*); }
+  std::size_t bucket_bytes() const {
+    return buckets_ == nullptr ? 0 : (std::size_t{mask_} + 1) * sizeof(Node*);
+  }
 
-  /// The link that points to the node of that name, or the null link behind the last node of its bucket. Never null itself;
-  /// valid until the table changes. `insert` there, or assign through it to replace a node that has moved.
+  /// The link that points to the node of that name, or the null link behind the last node of its bucket.
+  /// Never null itself; valid until the table changes. `insert` there, or assign through it to replace a node
+  /// that has moved.
   Node** find(std::uint64_t hash, std::string_view name) {
     if (buckets_ == nullptr) grow();
     Node** link = &buckets_[index(hash)];
@@ -47,7 +51,8 @@ class Table {
   const Node* find_by_hash(std::uint64_t hash, std::int64_t deadline) const {
     if (buckets_ == nullptr) return nullptr;
     const Node* node = buckets_[index(hash)];
-    while (node != nullptr && (node->deadline() != deadline || hash_name(node->name()) != hash)) node = node->next;
+    while (node != nullptr && (node->deadline() != deadline || hash_name(node->name()) != hash))
+      node = node->next;
     return node;
   }
   /// Puts a node at a null link that `find` gave. True if the table has grown: then all links are invalid.
@@ -67,8 +72,9 @@ class Table {
     return node;
   }
 
-  /// Calls `visit(const Node&)` for the nodes of the bucket that the cursor names, and returns the next cursor; 0 ends. The
-  /// cursor counts in the high bits first, so that a bucket that splits or joins is covered by what has been seen.
+  /// Calls `visit(const Node&)` for the nodes of the bucket that the cursor names, and returns the next
+  /// cursor; 0 ends. The cursor counts in the high bits first, so that a bucket that splits or joins is
+  /// covered by what has been seen.
   template <class Visit>
   std::uint64_t scan(std::uint64_t cursor, Visit&& visit) const {
     if (buckets_ == nullptr) return 0;
@@ -96,7 +102,8 @@ class Table {
       for (const Node* node = buckets_[i]; node != nullptr; node = node->next) visit(*node);
     }
   }
-  /// A node of a random bucket that has one; null if the table is empty. `random` supplies 64 random bits a call.
+  /// A node of a random bucket that has one; null if the table is empty. `random` supplies 64 random bits a
+  /// call.
   template <class Random>
   const Node* random_node(Random&& random) const {
     if (size_ == 0) return nullptr;

@@ -1,12 +1,12 @@
 #include "src/net/io_thread.hpp"
 
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <system_error>
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "src/net/client_table.hpp"
 #include "src/net/session.hpp"
@@ -24,7 +24,8 @@ thread_local IoThread* current = nullptr;
 }  // namespace
 
 std::int64_t wall_clock_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
       .count();
 }
 
@@ -173,7 +174,8 @@ void IoThread::round(int timeout_ms) {
   std::array<epoll_event, kMaxEvents> events;
   asleep_.store(true);
   // Whoever adds work after this look sees that we are asleep, and wakes us.
-  if (has_work_.load() || (has_gated_.load() && services_.journal.committed() != seen_commit_)) timeout_ms = 0;
+  if (has_work_.load() || (has_gated_.load() && services_.journal.committed() != seen_commit_))
+    timeout_ms = 0;
   const int count = epoll_wait(epoll_fd_, events.data(), kMaxEvents, timeout_ms);
   asleep_.store(false);
   now_ms_ = wall_clock_ms();
@@ -213,7 +215,8 @@ void IoThread::deliver_mail() {
     const auto& names = subscribers_[static_cast<std::size_t>(message->kind)];
     const auto it = names.find(message->target);
     if (it == names.end()) continue;
-    // A session that is closed for being slow leaves this very list: go backwards, where the last one fills its place.
+    // A session that is closed for being slow leaves this very list: go backwards, where the last one fills
+    // its place.
     const std::vector<Session*>& subscribers = it->second;
     const std::string target = it->first;
     for (std::size_t i = subscribers.size(); i-- > 0;) {

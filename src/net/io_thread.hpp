@@ -1,8 +1,9 @@
 // One I/O thread: its connections, its subscribers, its mailbox.
 //
-// It waits on an epoll of its own, level-triggered, and reads into one buffer that all its connections share. An idle connection then
-// costs no buffer (ten thousand idle subscribers are the normal case here), and a request costs one read and one
-// write and nothing else; a completion-based loop would need a buffer for each waiting read and one more call for each request.
+// It waits on an epoll of its own, level-triggered, and reads into one buffer that all its connections share.
+// An idle connection then costs no buffer (ten thousand idle subscribers are the normal case here), and a
+// request costs one read and one write and nothing else; a completion-based loop would need a buffer for each
+// waiting read and one more call for each request.
 #pragma once
 
 #include <array>

@@ -1,11 +1,11 @@
 #include "src/net/listener.hpp"
 
-#include <netinet/tcp.h>
-#include <sys/socket.h>
+#include <stdexcept>
 
 #include <boost/asio/ip/v6_only.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <stdexcept>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 
 #include "src/observe/logging.hpp"
 
@@ -35,8 +35,8 @@ void set_options(tcp::socket& socket, std::int64_t keepalive_s) {
 
 }  // namespace
 
-Listener::Listener(boost::asio::io_context& context, const std::vector<std::string>& addresses, std::uint16_t port,
-                   int backlog)
+Listener::Listener(boost::asio::io_context& context, const std::vector<std::string>& addresses,
+                   std::uint16_t port, int backlog)
     : context_(context), port_(port) {
   for (const std::string& address : addresses) listen_on(address, backlog);
 }

@@ -1,12 +1,13 @@
 // Accepts connections and hands them to the I/O threads in turn.
 #pragma once
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <cstdint>
 #include <list>
 #include <string>
 #include <vector>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
 
 #include "src/net/client_table.hpp"
 #include "src/net/io_thread.hpp"
@@ -15,9 +16,10 @@ namespace isthmus {
 
 class Listener {
  public:
-  /// Binds and listens on every address; the kernel queues connections until `accept_for`. Port 0: any free port,
-  /// the same for all addresses. Throws std::runtime_error with one clear line.
-  Listener(boost::asio::io_context& context, const std::vector<std::string>& addresses, std::uint16_t port, int backlog);
+  /// Binds and listens on every address; the kernel queues connections until `accept_for`. Port 0: any free
+  /// port, the same for all addresses. Throws std::runtime_error with one clear line.
+  Listener(boost::asio::io_context& context, const std::vector<std::string>& addresses, std::uint16_t port,
+           int backlog);
 
   std::uint16_t port() const { return port_; }
   /// Begins to accept. Over `maxclients` a connection gets Redis's error and is closed.

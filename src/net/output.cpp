@@ -40,7 +40,9 @@ void Output::push(MessageRef message, bool resp3) {
   ++messages_;
 }
 
-bool Output::gated(backend::Seq committed) const { return !items_.empty() && items_.front().gate > committed; }
+bool Output::gated(backend::Seq committed) const {
+  return !items_.empty() && items_.front().gate > committed;
+}
 
 void Output::gather(backend::Seq committed, Pieces& pieces) const {
   pieces.count = pieces.bytes = 0;

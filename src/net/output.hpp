@@ -1,7 +1,6 @@
-// What waits to be sent on one connection: replies in order, some behind a commit, and shared messages between them.
+// What waits to be sent on one connection: replies in order, some behind a commit, and shared messages
+// between them.
 #pragma once
-
-#include <sys/uio.h>
 
 #include <array>
 #include <cstdint>
@@ -9,13 +8,16 @@
 #include <string>
 #include <string_view>
 
+#include <sys/uio.h>
+
 #include "backend/row.hpp"
 #include "src/pubsub/message.hpp"
 
 namespace isthmus {
 
-/// A queue of bytes for a socket. Replies are written into `replies()` and closed by `end_reply`; a message is only referred to,
-/// so a payload is in memory once however many subscribers wait for it. Used by one thread.
+/// A queue of bytes for a socket. Replies are written into `replies()` and closed by `end_reply`; a message
+/// is only referred to, so a payload is in memory once however many subscribers wait for it. Used by one
+/// thread.
 class Output {
  public:
   /// Where the next reply's bytes go.
@@ -44,7 +46,8 @@ class Output {
   /// So many bytes of what `gather` gave have been sent.
   void consume(std::size_t bytes);
 
-  /// Replaces the replies at the head that have waited since before `since_ms` by `error` (without '-'). Returns how many.
+  /// Replaces the replies at the head that have waited since before `since_ms` by `error` (without '-').
+  /// Returns how many.
   std::size_t fail_gated(backend::Seq committed, std::int64_t since_ms, std::string_view error);
   void clear();
 
@@ -58,7 +61,7 @@ class Output {
   };
   void cover_ungated();
 
-  std::string bytes_;          // replies; [sent_, …) not sent
+  std::string bytes_;  // replies; [sent_, …) not sent
   std::size_t sent_ = 0;
   std::size_t reply_end_ = 0;  // end of the last finished reply
   std::size_t covered_ = 0;    // bytes of [sent_, …) that items_ speak of

@@ -1,10 +1,10 @@
 #include "src/net/session.hpp"
 
+#include <cerrno>
+
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include <cerrno>
 
 #include "src/command/dispatcher.hpp"
 #include "src/net/io_thread.hpp"
@@ -13,8 +13,8 @@
 namespace isthmus {
 namespace {
 
-// A client that sends requests and reads no replies is not read from while so much waits for it. Generous: some clients write
-// a whole pipeline before they read the first reply.
+// A client that sends requests and reads no replies is not read from while so much waits for it. Generous:
+// some clients write a whole pipeline before they read the first reply.
 constexpr std::size_t kStopReadingAboveBytes = 256 << 20;
 // Replies are sent when so much of one pipeline has gathered.
 constexpr std::size_t kFlushAboveBytes = 64 << 10;
@@ -230,8 +230,9 @@ void Session::check_commit_timeout(std::int64_t timeout_ms) {
 
 bool Session::over_output_limit() {
   Settings& settings = io_.services().settings;
-  const Settings::OutputLimit& limit =
-      in_subscribed_mode() || monitors.load(std::memory_order_relaxed) ? settings.pubsub_output : settings.normal_output;
+  const Settings::OutputLimit& limit = in_subscribed_mode() || monitors.load(std::memory_order_relaxed)
+                                           ? settings.pubsub_output
+                                           : settings.normal_output;
   const std::size_t pending = output_.pending_bytes();
   const std::uint64_t hard = limit.hard_bytes.load(std::memory_order_relaxed);
   if (hard != 0 && pending > hard) return true;
@@ -269,7 +270,8 @@ void Session::check_limits() {
   }
   const std::int64_t timeout_s = services.settings.timeout_s.load(std::memory_order_relaxed);
   const bool exempt = in_subscribed_mode() || monitors.load(std::memory_order_relaxed);
-  if (timeout_s > 0 && !exempt && io_.now_ms() - last_active_ms.load(std::memory_order_relaxed) > timeout_s * 1000) {
+  if (timeout_s > 0 && !exempt &&
+      io_.now_ms() - last_active_ms.load(std::memory_order_relaxed) > timeout_s * 1000) {
     close("idle for longer than timeout");
   }
 }
@@ -309,7 +311,8 @@ bool Session::unsubscribe(ChannelKind kind, std::string_view channel) {
 void Session::count_subscriptions() {
   shown_subscriptions.store(static_cast<std::uint32_t>(subscriptions_[0].size()), std::memory_order_relaxed);
   shown_patterns.store(static_cast<std::uint32_t>(subscriptions_[1].size()), std::memory_order_relaxed);
-  shown_shard_subscriptions.store(static_cast<std::uint32_t>(subscriptions_[2].size()), std::memory_order_relaxed);
+  shown_shard_subscriptions.store(static_cast<std::uint32_t>(subscriptions_[2].size()),
+                                  std::memory_order_relaxed);
 }
 
 }  // namespace isthmus

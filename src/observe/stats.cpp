@@ -11,11 +11,12 @@ Stats::Stats(std::size_t threads, std::size_t commands) {
 void Stats::reset() {
   for (const auto& thread : threads_) {
     for (ThreadStats::PerCommand& command : thread->commands) {
-      for (auto* counter : {&command.calls, &command.rejected, &command.failed, &command.nanoseconds}) counter->store(0);
+      for (auto* counter : {&command.calls, &command.rejected, &command.failed, &command.nanoseconds})
+        counter->store(0);
     }
-    for (auto* counter : {&thread->commands_processed, &thread->input_bytes, &thread->output_bytes,
-                          &thread->keyspace_hits, &thread->keyspace_misses, &thread->read_calls,
-                          &thread->write_calls}) {
+    for (auto* counter :
+         {&thread->commands_processed, &thread->input_bytes, &thread->output_bytes, &thread->keyspace_hits,
+          &thread->keyspace_misses, &thread->read_calls, &thread->write_calls}) {
       counter->store(0);
     }
   }
@@ -58,7 +59,8 @@ void Stats::add_slow(SlowlogEntry entry, std::size_t max_len) {
 
 std::vector<SlowlogEntry> Stats::slow(std::int64_t count) const {
   const std::lock_guard lock(mutex_);
-  const std::size_t n = count < 0 ? slow_.size() : std::min<std::size_t>(slow_.size(), static_cast<std::size_t>(count));
+  const std::size_t n =
+      count < 0 ? slow_.size() : std::min<std::size_t>(slow_.size(), static_cast<std::size_t>(count));
   return {slow_.begin(), slow_.begin() + static_cast<std::ptrdiff_t>(n)};
 }
 

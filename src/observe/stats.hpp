@@ -14,7 +14,8 @@
 
 namespace isthmus {
 
-/// What one I/O thread counts: written by that thread only, read by any (relaxed), so that counting costs no locked instruction.
+/// What one I/O thread counts: written by that thread only, read by any (relaxed), so that counting costs no
+/// locked instruction.
 struct alignas(64) ThreadStats {
   struct PerCommand {
     std::atomic<std::uint64_t> calls{0}, rejected{0}, failed{0};
@@ -57,7 +58,8 @@ class Stats {
 
   std::atomic<std::uint64_t> connections_received{0}, rejected_connections{0};
   std::atomic<std::uint64_t> expired_keys{0};
-  std::atomic<std::uint64_t> closed_slow_subscribers{0}, output_buffer_disconnections{0}, query_buffer_disconnections{0};
+  std::atomic<std::uint64_t> closed_slow_subscribers{0}, output_buffer_disconnections{0},
+      query_buffer_disconnections{0};
   std::atomic<std::uint64_t> published_messages{0}, delivered_messages{0};
   std::atomic<std::uint64_t> error_replies{0};
   std::atomic<std::uint64_t> auth_failures{0};
@@ -77,8 +79,12 @@ class Stats {
   /// Instantaneous rates: call `sample` ten times a second or so; `*_per_second` averages the last samples.
   void sample(std::int64_t now_ms);
   std::uint64_t ops_per_second() const { return ops_rate_.load(std::memory_order_relaxed); }
-  double input_kbps() const { return static_cast<double>(input_rate_.load(std::memory_order_relaxed)) / 1024; }
-  double output_kbps() const { return static_cast<double>(output_rate_.load(std::memory_order_relaxed)) / 1024; }
+  double input_kbps() const {
+    return static_cast<double>(input_rate_.load(std::memory_order_relaxed)) / 1024;
+  }
+  double output_kbps() const {
+    return static_cast<double>(output_rate_.load(std::memory_order_relaxed)) / 1024;
+  }
 
  private:
   std::vector<std::unique_ptr<ThreadStats>> threads_;

@@ -8,15 +8,15 @@ namespace {
 
 // In the order in which Redis 7.0 prints them.
 constexpr std::array<std::pair<char, std::uint32_t>, 10> kClasses{{{'g', kEventGeneric},
-                                                                  {'$', kEventString},
-                                                                  {'l', kEventList},
-                                                                  {'s', kEventSet},
-                                                                  {'h', kEventHash},
-                                                                  {'z', kEventZset},
-                                                                  {'x', kEventExpired},
-                                                                  {'e', kEventEvicted},
-                                                                  {'t', kEventStream},
-                                                                  {'d', kEventModule}}};
+                                                                   {'$', kEventString},
+                                                                   {'l', kEventList},
+                                                                   {'s', kEventSet},
+                                                                   {'h', kEventHash},
+                                                                   {'z', kEventZset},
+                                                                   {'x', kEventExpired},
+                                                                   {'e', kEventEvicted},
+                                                                   {'t', kEventStream},
+                                                                   {'d', kEventModule}}};
 constexpr std::array<std::pair<char, std::uint32_t>, 4> kOutsideOfA{
     {{'K', kEventKeyspace}, {'E', kEventKeyevent}, {'m', kEventKeyMiss}, {'n', kEventNew}}};
 

@@ -10,22 +10,22 @@ namespace isthmus {
 
 /// The classes of https://redis.io/docs/latest/develop/use/keyspace-notifications/ as bits.
 enum EventClass : std::uint32_t {
-  kEventKeyspace = 1 << 0,   // K
-  kEventKeyevent = 1 << 1,   // E
-  kEventGeneric = 1 << 2,    // g
-  kEventString = 1 << 3,     // $
-  kEventList = 1 << 4,       // l
-  kEventSet = 1 << 5,        // s
-  kEventHash = 1 << 6,       // h
-  kEventZset = 1 << 7,       // z
-  kEventExpired = 1 << 8,    // x
-  kEventEvicted = 1 << 9,    // e
-  kEventStream = 1 << 10,    // t
-  kEventKeyMiss = 1 << 11,   // m, not in A
-  kEventModule = 1 << 12,    // d
-  kEventNew = 1 << 13,       // n, not in A
-  kEventAll = kEventGeneric | kEventString | kEventList | kEventSet | kEventHash | kEventZset | kEventExpired |
-              kEventEvicted | kEventStream | kEventModule,
+  kEventKeyspace = 1 << 0,  // K
+  kEventKeyevent = 1 << 1,  // E
+  kEventGeneric = 1 << 2,   // g
+  kEventString = 1 << 3,    // $
+  kEventList = 1 << 4,      // l
+  kEventSet = 1 << 5,       // s
+  kEventHash = 1 << 6,      // h
+  kEventZset = 1 << 7,      // z
+  kEventExpired = 1 << 8,   // x
+  kEventEvicted = 1 << 9,   // e
+  kEventStream = 1 << 10,   // t
+  kEventKeyMiss = 1 << 11,  // m, not in A
+  kEventModule = 1 << 12,   // d
+  kEventNew = 1 << 13,      // n, not in A
+  kEventAll = kEventGeneric | kEventString | kEventList | kEventSet | kEventHash | kEventZset |
+              kEventExpired | kEventEvicted | kEventStream | kEventModule,
 };
 
 /// Reads a value of notify-keyspace-events; nothing if it has an unknown letter.

@@ -1,11 +1,12 @@
 // A published message as its subscribers get it: encoded once, shared by all of them.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-#include <boost/smart_ptr/intrusive_ref_counter.hpp>
 #include <cstdint>
 #include <string>
 #include <string_view>
+
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+#include <boost/smart_ptr/intrusive_ref_counter.hpp>
 
 namespace isthmus {
 
@@ -13,7 +14,8 @@ namespace isthmus {
 enum class ChannelKind : std::uint8_t { channel, pattern, shard, monitor };
 inline constexpr std::size_t kChannelKinds = 4;
 
-/// Immutable and reference-counted. `frame` is the RESP2 array; a RESP3 push differs in its first byte only ('>').
+/// Immutable and reference-counted. `frame` is the RESP2 array; a RESP3 push differs in its first byte only
+/// ('>').
 struct Message : boost::intrusive_ref_counter<Message> {
   ChannelKind kind = ChannelKind::channel;
   std::string target;  ///< what its subscribers are subscribed to: the channel or the pattern

@@ -46,7 +46,8 @@ std::size_t PubSub::publish(std::string_view channel, std::string_view payload) 
     receivers += send(it->second, Message::to_channel(channel, payload));
   }
   for (const auto& [pattern, counts] : registry(ChannelKind::pattern)) {
-    if (glob_match(pattern, channel)) receivers += send(counts, Message::to_pattern(pattern, channel, payload));
+    if (glob_match(pattern, channel))
+      receivers += send(counts, Message::to_pattern(pattern, channel, payload));
   }
   return receivers;
 }

@@ -3,13 +3,14 @@
 
 #include <array>
 #include <atomic>
-#include <boost/unordered/unordered_flat_map.hpp>
 #include <cstdint>
 #include <functional>
 #include <shared_mutex>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <boost/unordered/unordered_flat_map.hpp>
 
 #include "src/pubsub/message.hpp"
 
@@ -27,15 +28,17 @@ struct StringEqual {
 template <class Value>
 using StringMap = boost::unordered_flat_map<std::string, Value, StringHash, StringEqual>;
 
-/// Where an I/O thread takes its messages. `push` is called by any thread, in the order of publishing, and must not block.
+/// Where an I/O thread takes its messages. `push` is called by any thread, in the order of publishing, and
+/// must not block.
 class Mailbox {
  public:
   virtual ~Mailbox() = default;
   virtual void push(MessageRef message) = 0;
 };
 
-/// The registry of subscriptions of this server. Each I/O thread keeps its own list of subscribers; here stands only how
-/// many it has. Thread-safe. A message published after `subscribe` has returned reaches that thread.
+/// The registry of subscriptions of this server. Each I/O thread keeps its own list of subscribers; here
+/// stands only how many it has. Thread-safe. A message published after `subscribe` has returned reaches that
+/// thread.
 class PubSub {
  public:
   /// `mailboxes[i]` is that of I/O thread i; they outlive this.
@@ -44,7 +47,8 @@ class PubSub {
   void subscribe(ChannelKind kind, std::string_view name, std::size_t thread);
   void unsubscribe(ChannelKind kind, std::string_view name, std::size_t thread);
 
-  /// Hands the message to all subscribers of the channel and of matching patterns; returns how many there are.
+  /// Hands the message to all subscribers of the channel and of matching patterns; returns how many there
+  /// are.
   std::size_t publish(std::string_view channel, std::string_view payload);
   std::size_t publish_to_shard(std::string_view channel, std::string_view payload);
   /// How many a message would reach now.

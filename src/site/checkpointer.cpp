@@ -49,7 +49,8 @@ void Checkpointer::note(const Row& row) {
     case RowKind::hdel:
       if (!dirty.whole) dirty.fields.emplace(row.field);
       break;
-    default: break;
+    default:
+      break;
   }
   dirty_count_.store(dirty_.size() + writing_.size(), std::memory_order_relaxed);
 }
@@ -90,7 +91,8 @@ void Checkpointer::put_back(const std::string& cause) {
 
 void Checkpointer::write_piece(Journal& journal) {
   switch (phase_) {
-    case Phase::idle: return;
+    case Phase::idle:
+      return;
     case Phase::flushing:
       if (writing_flushed_.empty()) {
         phase_ = Phase::writing;

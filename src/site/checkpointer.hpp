@@ -1,14 +1,16 @@
-// Writes what has changed into the checkpoint, a small piece between two commits, and lets the log be cut behind it.
+// Writes what has changed into the checkpoint, a small piece between two commits, and lets the log be cut
+// behind it.
 #pragma once
 
 #include <atomic>
-#include <boost/unordered/unordered_flat_map.hpp>
-#include <boost/unordered/unordered_flat_set.hpp>
 #include <chrono>
 #include <cstdint>
 #include <deque>
 #include <string>
 #include <vector>
+
+#include <boost/unordered/unordered_flat_map.hpp>
+#include <boost/unordered/unordered_flat_set.hpp>
 
 #include "backend/log.hpp"
 #include "src/keyspace/keyspace.hpp"
@@ -18,16 +20,17 @@ namespace isthmus {
 
 class Journal;
 
-/// A fuzzy, incremental checkpoint. Rows name what is dirty; when enough is, or it is old enough, the dirty keys are read
-/// from the keyspace as they are then and upserted. With absolute effects it does no harm that a key is newer in the checkpoint
-/// than the checkpoint's vector says: folding its rows again changes nothing. Used by one thread.
+/// A fuzzy, incremental checkpoint. Rows name what is dirty; when enough is, or it is old enough, the dirty
+/// keys are read from the keyspace as they are then and upserted. With absolute effects it does no harm that
+/// a key is newer in the checkpoint than the checkpoint's vector says: folding its rows again changes
+/// nothing. Used by one thread.
 class Checkpointer {
  public:
   struct Limits {
-    std::size_t dirty_keys = 100'000;          ///< begin when so many are dirty
+    std::size_t dirty_keys = 100'000;           ///< begin when so many are dirty
     std::chrono::milliseconds max_age{10'000};  ///< or when the oldest has been dirty for so long
-    std::size_t chunk_rows = 256;              ///< rows of one transaction: about a millisecond of SQLite
-    std::chrono::milliseconds pause{5};        ///< between two pieces while commits go on
+    std::size_t chunk_rows = 256;               ///< rows of one transaction: about a millisecond of SQLite
+    std::chrono::milliseconds pause{5};         ///< between two pieces while commits go on
   };
 
   Checkpointer(Keyspace& keyspace, backend::Log& log, Limits limits);
@@ -37,7 +40,8 @@ class Checkpointer {
   void note(const backend::Row& row);
   /// Whether `step` has something to do right now.
   bool busy() const;
-  /// Does at most one piece of work. Effects that it reads are committed by `journal` before they enter the checkpoint.
+  /// Does at most one piece of work. Effects that it reads are committed by `journal` before they enter the
+  /// checkpoint.
   void step(Journal& journal);
   /// For INFO: keys and fields that are not in the checkpoint yet.
   std::size_t dirty() const { return dirty_count_.load(std::memory_order_relaxed); }

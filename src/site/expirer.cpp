@@ -13,7 +13,8 @@ constexpr std::chrono::milliseconds kPeriod{10};
 constexpr std::size_t kAtOnce = 64;
 
 std::int64_t now_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
       .count();
 }
 

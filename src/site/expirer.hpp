@@ -9,8 +9,9 @@
 
 namespace isthmus {
 
-/// A thread that looks at every shard's soonest deadline (one atomic read each) every few milliseconds. An expired key is hidden from
-/// its deadline on by the keyspace itself; this is what frees it and raises its `expired` event.
+/// A thread that looks at every shard's soonest deadline (one atomic read each) every few milliseconds. An
+/// expired key is hidden from its deadline on by the keyspace itself; this is what frees it and raises its
+/// `expired` event.
 class Expirer {
  public:
   explicit Expirer(Services& services) : services_(services) {}

@@ -60,7 +60,8 @@ void Journal::set_available(bool available, const std::string& reason) {
   if (available) {
     log_info("The backend takes writes again", {{"backend", log_.description()}});
   } else {
-    log_error("The backend refuses writes; reads and pub/sub go on", {{"backend", log_.description()}, {"cause", reason}});
+    log_error("The backend refuses writes; reads and pub/sub go on",
+              {{"backend", log_.description()}, {"cause", reason}});
   }
   available_.store(available);
 }

@@ -18,8 +18,9 @@ namespace isthmus {
 
 class Checkpointer;
 
-/// Numbers effects (seq and version in one step), gathers them in the open batch and commits what has gathered on a thread of
-/// its own. On a log that is not durable nothing is gathered and everything counts as committed. Thread-safe.
+/// Numbers effects (seq and version in one step), gathers them in the open batch and commits what has
+/// gathered on a thread of its own. On a log that is not durable nothing is gathered and everything counts as
+/// committed. Thread-safe.
 class Journal {
  public:
   /// `log` and `clock` outlive the journal.
@@ -45,20 +46,24 @@ class Journal {
   std::size_t backlog_bytes() const { return backlog_bytes_.load(std::memory_order_relaxed); }
   /// Above this a connection reads no further requests until the next commit.
   static constexpr std::size_t kBacklogLimitBytes = 64 << 20;
-  /// The effects of one command or EXEC may not be larger: a larger row poisons its batch (design: effects over 256 MiB).
+  /// The effects of one command or EXEC may not be larger: a larger row poisons its batch (design: effects
+  /// over 256 MiB).
   static constexpr std::size_t kGroupLimitBytes = 256 << 20;
 
-  /// The effects of one command or one EXEC. Opened under the shard locks of the command; holds the open batch from its
-  /// first effect to its end, so that the group stays together and seq, version and stream order are the same.
+  /// The effects of one command or one EXEC. Opened under the shard locks of the command; holds the open
+  /// batch from its first effect to its end, so that the group stays together and seq, version and stream
+  /// order are the same.
   class Group {
    public:
     explicit Group(Journal& journal) : journal_(&journal) {}
     ~Group() { close(); }
     Group(const Group&) = delete;
     Group& operator=(const Group&) = delete;
-    /// Sets seq, version, site and origin of the row and puts it into the batch. The version is at least `floor`.
+    /// Sets seq, version, site and origin of the row and puts it into the batch. The version is at least
+    /// `floor`.
     void add(backend::Row& row, std::int64_t now_ms, backend::Version floor);
-    /// Calls `deliver` when all effects numbered so far have been committed; at once if there is nothing to wait for.
+    /// Calls `deliver` when all effects numbered so far have been committed; at once if there is nothing to
+    /// wait for.
     void after_commit(std::function<void()> deliver);
     /// Ends the group and lets others append.
     void close();

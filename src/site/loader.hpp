@@ -8,8 +8,8 @@
 
 namespace isthmus {
 
-/// Puts the checkpoint and the log behind it into the keyspace, moves the clock past every version in them and tells the
-/// checkpointer what it does not cover. Logs what it did. Throws backend::OpenError.
+/// Puts the checkpoint and the log behind it into the keyspace, moves the clock past every version in them
+/// and tells the checkpointer what it does not cover. Logs what it did. Throws backend::OpenError.
 void load(backend::Log& log, Keyspace& keyspace, HybridClock& clock, Checkpointer& checkpointer);
 
 }  // namespace isthmus

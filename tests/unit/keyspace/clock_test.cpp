@@ -1,0 +1,51 @@
+#include "src/keyspace/clock.hpp"
+
+#include <set>
+#include <thread>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace isthmus {
+namespace {
+
+TEST(HybridClock, FollowsTheWallClock) {
+  HybridClock clock;
+  EXPECT_EQ(HybridClock::milliseconds(clock.next(1000)), 1000);
+  EXPECT_EQ(HybridClock::milliseconds(clock.next(2000)), 2000);
+}
+
+TEST(HybridClock, NeverGoesBackAndNeverRepeats) {
+  HybridClock clock;
+  const backend::Version first = clock.next(1000);
+  const backend::Version second = clock.next(1000);
+  const backend::Version third = clock.next(500);
+  EXPECT_LT(first, second);
+  EXPECT_LT(second, third);
+}
+
+TEST(HybridClock, GoesPastWhatItHasSeenAndPastItsFloor) {
+  HybridClock clock;
+  clock.observe(backend::Version{5000} << HybridClock::kCounterBits);
+  EXPECT_GT(clock.next(1000), backend::Version{5000} << HybridClock::kCounterBits);
+  EXPECT_GE(clock.next(1000, backend::Version{9000} << HybridClock::kCounterBits),
+            backend::Version{9000} << HybridClock::kCounterBits);
+}
+
+TEST(HybridClock, GivesEachVersionOnceToAllThreads) {
+  HybridClock clock;
+  std::vector<std::vector<backend::Version>> given(4);
+  std::vector<std::thread> threads;
+  for (auto& mine : given) {
+    threads.emplace_back([&clock, &mine] {
+      for (int i = 0; i < 20'000; ++i) mine.push_back(clock.next(1));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::set<backend::Version> all;
+  for (const auto& mine : given) all.insert(mine.begin(), mine.end());
+  EXPECT_EQ(all.size(), 80'000u);
+}
+
+}  // namespace
+}  // namespace isthmus
