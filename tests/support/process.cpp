@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -44,6 +45,14 @@ void allow_many_locks() {
     ::setenv("TSAN_OPTIONS", options.c_str(), 1);
 }
 
+// What a sanitizer found in the process is a failure of the test, however the process ended.
+void fail_on_findings(const std::string& output) {
+  for (const auto* mark : {"WARNING: ThreadSanitizer", "ERROR: AddressSanitizer", "runtime error: "}) {
+    const auto at = output.find(mark);
+    if (at != std::string::npos) ADD_FAILURE() << output.substr(at, 6000);
+  }
+}
+
 }  // namespace
 
 Process::Process(const std::vector<std::string>& arguments, const std::string& folder) {
@@ -65,6 +74,7 @@ Process::~Process() {
   kill_now();
   if (reader_.joinable()) reader_.join();
   ::close(output_fd_);
+  fail_on_findings(output_);
 }
 
 void Process::read_all() {

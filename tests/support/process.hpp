@@ -35,8 +35,8 @@ struct ExitStatus {
 };
 
 /// A running child process. Its standard output and standard error are read into one text. The destructor
-/// kills what still runs. Start it in the main thread: the child dies with the thread that started it, so
-/// that a test that crashes leaves no servers behind.
+/// kills what still runs, and fails the running test if a sanitizer complained. Start it in the main thread:
+/// the child dies with the thread that started it, so that a test that crashes leaves no servers behind.
 class Process {
  public:
   /// Starts `arguments[0]` (a path, or a name in PATH). Throws std::system_error if it cannot be started.
