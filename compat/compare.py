@@ -197,6 +197,9 @@ class CaseRun:
         if step.await_what is not None:
             return [client.read_push() for _ in range(step.await_what)]
         words = caselang.resolve(step.words, self.variables, self.start_time)
+        if step.option("wire") is not None:
+            client.send_raw(b"".join(words))
+            return [client.read() for _ in range(int(step.option("wire")))]
         if step.option("raw") is not None:
             return self._raw(client, step, b"".join(words))
         if step.option("scanall") is not None:

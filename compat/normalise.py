@@ -156,6 +156,8 @@ def _client(reply, _):
 
     def field(text):
         name, sign, value = text.partition(b"=")
+        if reply.kind == "verbatim":
+            name = name.removeprefix(b"txt:")
         return name + sign + (b"*" if name in CLIENT_FIELD_VARIES else value)
 
     # The fields that came with Redis 7.2 have a case of their own.
@@ -175,4 +177,4 @@ FUNCTIONS = {
     "save": lambda reply, _: Reply(reply.kind, None),
 }
 # Names that a case may use and that are not functions on a reply.
-OTHERS = {"near", "unordered", "until", "noreply", "raw", "differs", "scanall", "times"}
+OTHERS = {"near", "unordered", "until", "noreply", "raw", "wire", "differs", "scanall", "times"}
