@@ -20,9 +20,9 @@ using Version = std::uint64_t;
 
 /// What a row says. The names are those of the column `kind` in SQL.
 enum class RowKind : std::uint8_t {
-  set,       ///< key becomes a string: value and deadline (none if absent); whatever the key was before is gone
-  update,    ///< key's string value; the deadline stays
-  hset,      ///< one field of a hash
+  set,     ///< key becomes a string: value and deadline (none if absent); whatever the key was before is gone
+  update,  ///< key's string value; the deadline stays
+  hset,    ///< one field of a hash
   hcreate,   ///< the first field of a key that did not exist: as hset, and it writes "no deadline"
   hdel,      ///< one field of a hash is deleted
   del,       ///< key is deleted with all it has
@@ -49,8 +49,9 @@ struct Row {
   std::string_view key;
   std::string_view field;
   std::string_view value;
-  std::optional<std::int64_t> expire_at;  ///< deadline in milliseconds since the Unix epoch (kinds set and expire)
-  std::int64_t sent_at = 0;               ///< milliseconds since the Unix epoch (messages only, else 0)
+  /// Deadline in milliseconds since the Unix epoch (kinds set and expire).
+  std::optional<std::int64_t> expire_at;
+  std::int64_t sent_at = 0;  ///< milliseconds since the Unix epoch (messages only, else 0)
 };
 
 /// Rows that commit together, with their bytes in one piece of memory. Not thread-safe.

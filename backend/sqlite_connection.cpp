@@ -27,7 +27,7 @@ const char* plain_reason(int primary_code) {
     case SQLITE_CANTOPEN:
       return "the database file cannot be opened";
     case SQLITE_CORRUPT:
-      return "the database is damaged";
+      return "the database is damaged; restore a copy of it";
     case SQLITE_NOTADB:
       return "the file is not an SQLite database";
     case SQLITE_TOOBIG:

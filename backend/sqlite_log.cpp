@@ -156,6 +156,9 @@ void SqliteLog::load(LoadSink& sink) {
   } catch (const SqliteError& error) {
     session_->rollback();
     throw OpenError(description() + ": " + error.what());
+  } catch (...) {
+    session_->rollback();
+    throw;
   }
 }
 
