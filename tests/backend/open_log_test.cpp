@@ -5,6 +5,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "backend/log.hpp"
@@ -112,12 +113,13 @@ TEST(OpenSqlite, RefusesPathsThatCannotBe) {
   const TempFolder folder;
   std::filesystem::create_directory(folder.path("sub"));
   write_file(folder.path("file"), "text");
+  ASSERT_EQ(::mkfifo(folder.path("pipe").c_str(), 0600), 0);
   expect_refused(folder, "sqlite:", "no path");
   expect_refused(folder, folder.url("sub"), "is a folder");
   expect_refused(folder, folder.url("sub/"), "folder");
   expect_refused(folder, folder.url("absent/isthmus.db"), "does not exist");
   expect_refused(folder, folder.url("file/isthmus.db"), "is not a folder");
-  expect_refused(folder, "sqlite:/dev/null", "not a regular file");
+  expect_refused(folder, folder.url("pipe"), "not a regular file");
   expect_refused(folder, "sqlite:/proc/isthmus.db", "/proc");
 }
 
@@ -128,7 +130,8 @@ TEST(OpenSqlite, RefusesAFolderAndAFileItMayNotWrite) {
   std::filesystem::permissions(folder.path(), std::filesystem::perms::owner_read);
   expect_refused(folder, folder.url(), "cannot read and write");
   std::filesystem::create_directory(folder.path("sealed"));
-  std::filesystem::permissions(folder.path("sealed"), std::filesystem::perms::owner_read);
+  std::filesystem::permissions(folder.path("sealed"),
+                               std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
   expect_refused(folder, folder.url("sealed/isthmus.db"), "cannot write in the folder");
 }
 
