@@ -37,7 +37,7 @@ class Step:
     def __init__(self, line, conn, await_what, words, normalisers, text):
         self.line = line
         self.conn = conn
-        self.await_what = await_what  # None, a number of messages, or "eof"
+        self.await_what = await_what  # None, a number of messages, "eof", or "until TEXT"
         self.words = words
         self.normalisers = normalisers  # [(name, argument)]
         self.text = text
@@ -158,7 +158,8 @@ def _parse_step(number, text):
         rest = rest[match.end():]
     if direction == "<":
         what = rest.strip()
-        return Step(number, int(conn), "eof" if what == "eof" else int(what), [], normalisers, text)
+        awaited = what if what == "eof" or what.startswith("until ") else int(what)
+        return Step(number, int(conn), awaited, [], normalisers, text)
     return Step(number, int(conn or 1), None, split_words(rest), normalisers, text)
 
 

@@ -194,6 +194,8 @@ class CaseRun:
     def _answers(self, client, step):
         if step.await_what == "eof":
             return self._until_closed(client)
+        if isinstance(step.await_what, str):
+            return self._messages_until(client, step.await_what.removeprefix("until ").encode())
         if step.await_what is not None:
             return [client.read_push() for _ in range(step.await_what)]
         words = caselang.resolve(step.words, self.variables, self.start_time)
@@ -247,6 +249,14 @@ class CaseRun:
             client.subscribed = {"": set(), "p": set(), "s": set()}
         elif name == b"HELLO":
             client.set_protocol(3 if reply.kind == "map" else 2)
+
+    @staticmethod
+    def _messages_until(client, text):
+        """All messages up to and with the first that has the text in it."""
+        replies = [client.read_push()]
+        while text not in normalise.texts_of(replies[-1]):
+            replies.append(client.read_push())
+        return replies
 
     def _raw(self, client, step, data):
         self.broken.add(client)

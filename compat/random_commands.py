@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Random commands from a seed, on two connections, to redis-server and to ours: every reply is compared, and the whole state
-now and then and at the end.
+"""Random commands from a seed, on two connections, to redis-server and to ours: every reply is compared, and now and then
+and at the end the whole state and the keyspace events in their order.
 
     compat/random_commands.py --server build/release/isthmus --seed 7 --commands 20000
 
@@ -9,6 +9,7 @@ something differs, the seed and a sequence that was shortened as far as it goes 
 """
 
 import argparse
+import itertools
 import random
 import sys
 import time
@@ -31,6 +32,7 @@ PATTERNS = ["*", "a*", "?", "[a-c]", "h", "*\xff", ""]
 DATABASES = ["0", "1", "2", "15", "16", "-1", "x"]
 EXPIRE_FLAGS = ["NX", "XX", "GT", "LT", "nx", "BAD"]
 CHECK_EVERY = 250
+SYNC_CHANNEL = "compat-sync"
 BATCH = 25
 
 
@@ -136,12 +138,26 @@ class Side:
         self.clients = [resp.Client(port), resp.Client(port)]
         for client in self.clients:
             client.hello(protocol)
-        self.admin = resp.Client(port)
-        self.admin.command("FLUSHALL")
+        self.admin, self.listener = resp.Client(port), resp.Client(port)
+        self.admin.pipeline([("FLUSHALL",), ("CONFIG", "SET", "notify-keyspace-events", "AKE")])
+        self.listener.send("PSUBSCRIBE", "__key*__:*")
+        self.listener.read_reply()
+        self.listener.send("SUBSCRIBE", SYNC_CHANNEL)
+        self.listener.read_reply()
 
     def close(self):
-        for client in self.clients + [self.admin]:
+        for client in self.clients + [self.admin, self.listener]:
             client.close()
+
+    def events(self):
+        """The keyspace events since the last call, as texts."""
+        self.admin.command("PUBLISH", SYNC_CHANNEL, "")
+        found = []
+        while True:
+            values = self.listener.read_push().plain()
+            if values[0] == b"message":
+                return found
+            found.append(b" ".join(values[2:]))
 
     def run(self, commands):
         """Replies in order. What two connections send is not in flight at the same time."""
@@ -218,7 +234,7 @@ def first_difference(commands, reference, ours, protocol):
                 if not same_reply(words, follower.rules(conn, words, theirs), theirs, mine):
                     return start + i, f"redis {theirs.text()[:600]}\n  ours  {mine.text()[:600]}"
             if start % CHECK_EVERY == 0 or start + BATCH >= len(commands):
-                found = state_difference(*sides)
+                found = state_difference(*sides) or event_difference(*sides)
                 if found:
                     return start + len(batch) - 1, found
     except (resp.Timeout, resp.Closed, resp.ProtocolError) as error:
@@ -235,6 +251,14 @@ def state_difference(reference, ours):
         return None
     lines = [f"state: redis {a.text()[:300]}" for a in theirs if a not in mine]
     return "\n  ".join(lines[:5] + [f"state: ours  {b.text()[:300]}" for b in mine if b not in theirs][:5])
+
+
+def event_difference(reference, ours):
+    theirs, mine = reference.events(), ours.events()
+    for number, (a, b) in enumerate(itertools.zip_longest(theirs, mine)):
+        if a != b:
+            return f"event {number}: redis {theirs[number:number + 4]}, ours {mine[number:number + 4]}"
+    return None
 
 
 def shorten(commands, reference, ours, protocol, seconds=20):
