@@ -45,11 +45,24 @@ class Deadlines {
   std::size_t size() const { return heap_.size(); }
   std::size_t bytes() const { return heap_.capacity() * sizeof(Entry); }
   void clear() { heap_.clear(); }
+  /// Calls `visit` for the entries whose time has come, in no order. Costs as much as there are.
+  template <class Visit>
+  void for_each_due(std::int64_t now_ms, Visit&& visit) const {
+    visit_due(0, now_ms, visit);
+  }
   /// Keeps only the entries for which `valid` says so, each once.
   template <class Valid>
   void keep_if(Valid&& valid);
 
  private:
+  // An entry is not later than the two below it, so the due ones hang together at the top.
+  template <class Visit>
+  void visit_due(std::size_t index, std::int64_t now_ms, Visit&& visit) const {
+    if (index >= heap_.size() || heap_[index].deadline > now_ms) return;
+    visit(heap_[index]);
+    visit_due(2 * index + 1, now_ms, visit);
+    visit_due(2 * index + 2, now_ms, visit);
+  }
   static bool later(const Entry& a, const Entry& b) { return a.deadline > b.deadline; }
   std::vector<Entry> heap_;
 };

@@ -95,6 +95,23 @@ TEST(Expire, KeyIsThereUntilItsDeadlineAndNotAtIt) {
   EXPECT_EQ(runner("EXISTS k"), ":0\r\n");
 }
 
+TEST(Expire, WhatHasExpiredDoesNotCount) {
+  CommandRunner runner;
+  runner("SET stays v PX 101");
+  for (int i = 0; i < 300; ++i) runner("SET k" + std::to_string(i) + " v PX 100");
+  runner("PEXPIRE k0 100");  // the same deadline twice
+  runner("PERSIST k1");
+  runner("SELECT 1");
+  runner("SET other v PX 100");
+  runner("SELECT 0");
+  EXPECT_EQ(runner("DBSIZE"), ":301\r\n");
+  runner.pass(100);
+  EXPECT_EQ(runner("DBSIZE"), ":2\r\n");
+  runner("MULTI");
+  runner("DBSIZE");
+  EXPECT_EQ(runner("EXEC"), "*1\r\n:2\r\n");
+}
+
 TEST(Expire, PastDeadlineDeletesWithDel) {
   CommandRunner runner;
   runner.hear_events(kEventKeyevent | kEventAll);
