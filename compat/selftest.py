@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 
+import case_run
 import caselang
 import compare
 import normalise
@@ -173,7 +174,7 @@ def failures_through(pattern, replacement, reference, other):
     """How many of CASES fail when the server's bytes are falsified so."""
     proxy = Proxy(other.port, pattern, replacement)
     comparison = compare.Comparison("redis", "memory:", ports=(reference.port, proxy.port))
-    compare.STEP_SECONDS = 1.0
+    case_run.STEP_SECONDS = 1.0
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             comparison.run(caselang.read_text("selftest", CASES), [2])

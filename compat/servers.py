@@ -3,12 +3,14 @@
 A server is ready when it says so in its log; nothing waits a fixed time. Processes are ended by their own pid.
 """
 
+import ctypes
 import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -18,6 +20,19 @@ START_SECONDS = 20
 STOP_SECONDS = 10
 # What a sanitizer or a failed check of ours writes before the end.
 BROKEN_LOG = re.compile(rb"runtime error:|Sanitizer|terminate called|Assertion .* failed")
+
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LIBC = ctypes.CDLL(None)
+
+
+def end_with_parent():
+    """In a child before exec: the kernel ends it when the process that started it is gone, however that came about."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+# SIGTERM leaves by way of every `finally`, so servers end and their folders go.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 class StartError(Exception):
@@ -81,7 +96,7 @@ class Server:
         ready = threading.Event()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ISTHMUS_")}
         self.process = subprocess.Popen(self._arguments(), cwd=self.directory, env=environment, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=end_with_parent)
         process = self.process
 
         def follow():
