@@ -22,6 +22,7 @@ KeyCopy copy_key(const Node& node) {
                   [&](const FieldView& field) { copy.fields.emplace_back(field.name, field.value); });
   } else {
     copy.piecewise = node.piecewise;
+    copy.as_text = node.as_text;
     copy.value = node.value();
   }
   return copy;
@@ -36,6 +37,7 @@ void write_copy(Call& call, const Key& key, const KeyCopy& copy) {
     row.expire_at = copy.deadline;
     evaluation.emit(row, key);
     if (copy.piecewise) call.services.keyspace.mark_piecewise(key);
+    if (copy.as_text) call.services.keyspace.mark_as_text(key);
     return;
   }
   row.kind = RowKind::hcreate;

@@ -15,6 +15,7 @@ namespace isthmus {
 struct KeyCopy {
   bool is_hash = false;
   bool piecewise = false;  ///< of a string, as in Node
+  bool as_text = false;    ///< of a string, as in Node
   bool table = false;      ///< of a hash: no packed one, though it may be small now
   std::string value;       ///< of a string
   std::vector<std::pair<std::string, std::string>> fields;  ///< of a hash; a packed one's in their order

@@ -32,8 +32,9 @@ void encoding(Call& call) {
 void refcount(Call& call) {
   const Node* node = find_object(call);
   if (node == nullptr) return;
-  const auto number = node->is_hash() || node->piecewise ? std::nullopt : parse_integer(node->value());
-  const bool shared = number && *number >= 0 && *number < kSharedIntegers;
+  const bool is_integer = encoding_name(*node) == "int";
+  const std::int64_t number = is_integer ? parse_integer(node->value()).value_or(-1) : -1;
+  const bool shared = number >= 0 && number < kSharedIntegers;
   call.reply.integer(shared ? kSharedCount : 1);
 }
 
@@ -88,7 +89,7 @@ std::string_view encoding_name(const Node& node) {
   if (node.type == NodeType::packed_hash) return "listpack";
   if (node.type == NodeType::table_hash) return "hashtable";
   if (node.piecewise) return "raw";
-  if (parse_integer(node.value())) return "int";
+  if (!node.as_text && parse_integer(node.value())) return "int";
   return node.value().size() <= kEmbeddedBytes ? "embstr" : "raw";
 }
 

@@ -394,6 +394,7 @@ void incrbyfloat(Call& call) {
   }
   const std::string text = number_text(sum);
   write_result(call, key, node != nullptr, text);
+  call.services.keyspace.mark_as_text(key);
   call.notify(kEventString, "incrbyfloat", key);
   call.reply.bulk(text);
 }

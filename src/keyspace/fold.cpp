@@ -108,7 +108,7 @@ class Fold {
     node = resize_value(heap(), node, row_.value.size(), grows);
     if (!row_.value.empty()) std::memcpy(node->value_data(), row_.value.data(), row_.value.size());
     node->type = NodeType::string;
-    node->piecewise = false;
+    node->piecewise = node->as_text = false;
     stamp(node);
     *link_ = node;
   }
@@ -145,7 +145,7 @@ class Fold {
     node = resize_value(heap(), node, head.size());
     std::memcpy(node->value_data(), head.data(), head.size());
     node->type = NodeType::packed_hash;
-    node->piecewise = false;
+    node->piecewise = node->as_text = false;
     stamp(node);
     *link_ = node;
     if (registers.cut_version > keyspace_.stable_ || node->has_registers) write_registers_of(registers);

@@ -141,6 +141,11 @@ void Keyspace::mark_piecewise(const Key& key) {
   if (*link != nullptr) (*link)->piecewise = true;
 }
 
+void Keyspace::mark_as_text(const Key& key) {
+  Node** link = shard(key).tables[key.db].find(key.hash, key.name);
+  if (*link != nullptr) (*link)->as_text = true;
+}
+
 void Keyspace::unpack_hash(const Key& key) {
   Shard& s = shard(key);
   Node** link = s.tables[key.db].find(key.hash, key.name);

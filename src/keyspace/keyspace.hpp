@@ -104,6 +104,8 @@ class Keyspace {
   void touch_database(std::uint8_t db);
   /// Marks a string as built piece by piece (OBJECT ENCODING says raw until it is set anew).
   void mark_piecewise(const Key& key);
+  /// Marks a string as one that Redis keeps as text though it may read as an integer, until it is set anew.
+  void mark_as_text(const Key& key);
   /// Makes a hash a table, as the copy of a table is in Redis, however small it is (OBJECT ENCODING says
   /// hashtable).
   void unpack_hash(const Key& key);

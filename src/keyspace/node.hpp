@@ -59,6 +59,7 @@ struct Node {
   SiteIndex site;
   bool has_registers : 1;
   bool piecewise : 1;      ///< a string that APPEND or SETRANGE built (OBJECT ENCODING says raw)
+  bool as_text : 1;        ///< a string that INCRBYFLOAT wrote (OBJECT ENCODING never says int)
   bool field_deleted : 1;  ///< a field's tombstone
 
   const char* data() const { return reinterpret_cast<const char*>(this) + kHeaderSize; }

@@ -210,6 +210,17 @@ TEST(Object, NamesTheEncodingOfRedis) {
   EXPECT_EQ(run("OBJECT REFCOUNT z"), ":1\r\n");
 }
 
+TEST(Object, AWholeNumberOfIncrbyfloatIsText) {
+  CommandRunner run;
+  run("INCRBYFLOAT f 5");
+  EXPECT_EQ(run("OBJECT ENCODING f"), "$6\r\nembstr\r\n");
+  EXPECT_EQ(run("OBJECT REFCOUNT f"), ":1\r\n");
+  run("RENAME f g");
+  EXPECT_EQ(run("OBJECT ENCODING g"), "$6\r\nembstr\r\n");
+  run("INCR g");
+  EXPECT_EQ(run("OBJECT ENCODING g"), "$3\r\nint\r\n");
+}
+
 TEST(Object, IdleTimeCountsFromTheLastWrite) {
   CommandRunner run;
   run("SET k v");
