@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "src/command/call.hpp"
+#include "src/command/command_arguments.hpp"
 #include "src/command/command_facts.hpp"
 #include "src/command/containers.hpp"
 #include "src/command/help.hpp"
@@ -99,13 +100,47 @@ void text_field(Call& call, std::string_view name, std::string_view text) {
   call.reply.bulk(text);
 }
 
+void describe_arguments(Call& call, const std::vector<Argument>& arguments);
+
+void describe_argument(Call& call, const Argument& argument) {
+  std::vector<std::string_view> flags;
+  if (argument.optional) flags.push_back("optional");
+  if (argument.multiple) flags.push_back("multiple");
+  if (argument.multiple_token) flags.push_back("multiple_token");
+  std::size_t fields = 2;
+  fields += (argument.key_spec >= 0) + !argument.token.empty() + !argument.since.empty();
+  fields += !argument.deprecated_since.empty() + !flags.empty() + !argument.arguments.empty();
+  call.reply.map(fields);
+  text_field(call, "name", argument.name);
+  text_field(call, "type", argument.type);
+  if (argument.key_spec >= 0) field(call, "key_spec_index", argument.key_spec);
+  if (!argument.token.empty()) text_field(call, "token", argument.token);
+  if (!argument.since.empty()) text_field(call, "since", argument.since);
+  if (!argument.deprecated_since.empty()) text_field(call, "deprecated_since", argument.deprecated_since);
+  if (!flags.empty()) {
+    call.reply.bulk("flags");
+    simple_set(call, flags);
+  }
+  if (!argument.arguments.empty()) describe_arguments(call, argument.arguments);
+}
+
+void describe_arguments(Call& call, const std::vector<Argument>& arguments) {
+  call.reply.bulk("arguments");
+  call.reply.array(arguments.size());
+  for (const Argument& argument : arguments) describe_argument(call, argument);
+}
+
 void document(Call& call, const Command& command) {
+  const std::vector<Argument> arguments = command_arguments(command);
+  std::size_t fields = 3;
+  fields += !command.complexity.empty() + !arguments.empty() + !command.subcommands.empty();
   call.reply.bulk(command.name);
-  call.reply.map(3 + (command.complexity.empty() ? 0 : 1) + (command.subcommands.empty() ? 0 : 1));
+  call.reply.map(fields);
   text_field(call, "summary", command.summary);
   text_field(call, "since", command.since);
   text_field(call, "group", command.group);
   if (!command.complexity.empty()) text_field(call, "complexity", command.complexity);
+  if (!arguments.empty()) describe_arguments(call, arguments);
   if (command.subcommands.empty()) return;
   call.reply.bulk("subcommands");
   call.reply.map(command.subcommands.size());
