@@ -301,8 +301,10 @@ class Client:
 
     def read_push(self, timeout=None):
         """The next message. A reply that comes instead is a protocol error."""
-        if self.pushes:
-            return self.pushes.popleft()
+        return self.pushes.popleft() if self.pushes else self.read_push_from_wire(timeout)
+
+    def read_push_from_wire(self, timeout=None):
+        """The next message that has not been put aside yet."""
         reply = self.read(timeout)
         if not self.is_message(reply):
             raise ProtocolError(f"a reply where a message was awaited: {reply.text()}")
