@@ -97,17 +97,10 @@ void IoThread::adopt(int fd, std::string address, std::string local_address) {
     Session& added = *session;
     sessions_.emplace(&added, std::move(session));
     epoll_event event{};
+    event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
     event.data.ptr = &added;
     epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event);
-    added.resume();
   });
-}
-
-void IoThread::watch_events(Session& session, std::uint32_t events) {
-  epoll_event event{};
-  event.events = events;
-  event.data.ptr = &session;
-  epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, session.fd, &event);
 }
 
 void IoThread::remove(Session& session) {
@@ -116,6 +109,7 @@ void IoThread::remove(Session& session) {
   clients_.remove(session);
   if (session.in_gated) std::erase(gated_, &session);
   if (session.in_suspended) std::erase(suspended_, &session);
+  if (session.in_unread) std::erase(unread_, &session);
   removed_.push_back(std::move(it->second));
   sessions_.erase(it);
 }
@@ -151,6 +145,11 @@ void IoThread::wait_for_commit(Session& session) {
   has_gated_.store(true);
 }
 
+void IoThread::read_again(Session& session) {
+  if (std::exchange(session.in_unread, true)) return;
+  unread_.push_back(&session);
+}
+
 void IoThread::flush_later(Session& session) {
   if (std::exchange(session.in_dirty, true)) return;
   dirty_.push_back(&session);
@@ -166,6 +165,7 @@ void IoThread::run() {
 }
 
 int IoThread::timeout_ms() const {
+  if (!unread_.empty()) return 0;
   if (!suspended_.empty()) return kSuspendedTickMs;
   return static_cast<int>(std::clamp<std::int64_t>(next_tick_ms_ - now_ms_, 0, kTickMs));
 }
@@ -189,6 +189,7 @@ void IoThread::round(int timeout_ms) {
     }
   }
   after_commit();
+  read_on();
   if (has_work_.load()) {
     run_tasks();
     deliver_mail();
@@ -257,6 +258,16 @@ void IoThread::retry_suspended() {
   waiting.swap(suspended_);
   for (Session* session : waiting) {
     session->in_suspended = false;
+    if (!session->closed()) session->resume();
+  }
+}
+
+void IoThread::read_on() {
+  if (unread_.empty()) return;
+  std::vector<Session*> waiting;
+  waiting.swap(unread_);
+  for (Session* session : waiting) {
+    session->in_unread = false;
     if (!session->closed()) session->resume();
   }
 }

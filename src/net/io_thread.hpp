@@ -1,6 +1,6 @@
 // One I/O thread: its connections, its subscribers, its mailbox.
 //
-// It waits on an epoll of its own, level-triggered, and reads into one buffer that all its connections share.
+// It waits on an epoll of its own, edge-triggered, and reads into one buffer that all its connections share.
 // An idle connection then costs no buffer (ten thousand idle subscribers are the normal case here), and a
 // request costs one read and one write and nothing else; a completion-based loop would need a buffer for each
 // waiting read and one more call for each request.
@@ -59,12 +59,13 @@ class IoThread : public Mailbox {
   std::array<char, 64 * 1024>& read_buffer() { return read_buffer_; }
   std::int64_t now_ms() const { return now_ms_; }
   bool draining() const { return draining_; }
-  void watch_events(Session& session, std::uint32_t events);
   void add_subscriber(ChannelKind kind, std::string_view name, Session& session);
   void remove_subscriber(ChannelKind kind, std::string_view name, Session& session);
   /// Tries the session again soon: at the next tick, or after the next commit.
   void suspend(Session& session);
   void wait_for_commit(Session& session);
+  /// Reads on in the next round: the socket had more than one read took.
+  void read_again(Session& session);
   /// Sends the session's output at the end of this round.
   void flush_later(Session& session);
   void remove(Session& session);
@@ -78,6 +79,7 @@ class IoThread : public Mailbox {
   void after_commit();
   void tick();
   void retry_suspended();
+  void read_on();
   void wake();
   int timeout_ms() const;
 
@@ -98,7 +100,7 @@ class IoThread : public Mailbox {
   std::unordered_map<Session*, std::unique_ptr<Session>> sessions_;
   std::vector<std::unique_ptr<Session>> removed_;  // until the end of the round: events may still name them
   std::array<StringMap<std::vector<Session*>>, kChannelKinds> subscribers_;
-  std::vector<Session*> dirty_, suspended_, gated_;
+  std::vector<Session*> dirty_, suspended_, gated_, unread_;
   backend::Seq seen_commit_ = 0;
 
   std::mutex mutex_;

@@ -20,6 +20,15 @@ constexpr std::size_t kStopReadingAboveBytes = 256 << 20;
 constexpr std::size_t kFlushAboveBytes = 64 << 10;
 constexpr std::size_t kKeepInputCapacity = 64 << 10;
 
+ssize_t send_pieces(int fd, Output::Pieces& pieces) {
+  constexpr int kFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
+  if (pieces.count == 1) return ::send(fd, pieces.parts[0].iov_base, pieces.parts[0].iov_len, kFlags);
+  msghdr message{};
+  message.msg_iov = pieces.parts.data();
+  message.msg_iovlen = pieces.count;
+  return ::sendmsg(fd, &message, kFlags);
+}
+
 }  // namespace
 
 Session::Session(IoThread& io, int socket) : io_(io) {
@@ -35,44 +44,36 @@ Session::~Session() {
 }
 
 void Session::on_events(std::uint32_t events) {
-  if ((events & EPOLLOUT) != 0) flush();
-  if (!closed() && (events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) read();
-}
-
-void Session::want(std::uint32_t events) {
-  if (events == events_) return;
-  events_ = events;
-  io_.watch_events(*this, events);
-}
-
-void Session::read() {
+  if ((events & EPOLLOUT) != 0 && !output_.empty()) flush();
+  if (closed()) return;
+  if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) readable_ = true;
+  if ((events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) peer_ended_ = true;
   if (closing_ || io_.draining()) {
-    // Nothing is wanted any more; an end or an error of the connection still is.
-    char byte;
-    const ssize_t peeked = ::recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    if (peeked == 0 || (peeked < 0 && errno != EAGAIN && errno != EINTR)) close("closed by the client");
-    want(events_ & ~static_cast<std::uint32_t>(EPOLLIN));
+    // Nothing is wanted any more; the end of the connection still is.
+    if ((events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) close("closed by the client");
     return;
   }
+  read();
+}
+
+// Edge-triggered: what the socket has is announced once, and remembered in `readable_` until a read comes
+// back short.
+void Session::read() {
+  if (!readable_ || in_suspended || closing_ || io_.draining()) return;
   if (!input_.empty()) {
     read_more(parser_.needed());
     return;
   }
   auto& buffer = io_.read_buffer();
-  const ssize_t size = ::recv(fd, buffer.data(), buffer.size(), 0);
-  if (size <= 0) {
-    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    close(size == 0 ? "closed by the client" : "read error");
-    return;
-  }
-  ThreadStats::add(io_.stats().input_bytes, static_cast<std::uint64_t>(size));
-  last_active_ms.store(io_.now_ms(), std::memory_order_relaxed);
+  const ssize_t size = receive(buffer.data(), buffer.size());
+  if (size <= 0) return;
   const std::string_view bytes(buffer.data(), static_cast<std::size_t>(size));
   const std::size_t used = evaluate(bytes);
   if (closed()) return;
   if (used < bytes.size()) input_.assign(bytes.substr(used));
   input_bytes.store(input_.size(), std::memory_order_relaxed);
-  flush();
+  // All replies of a round leave together at its end: their readers wake up once, not once for each.
+  io_.flush_later(*this);
 }
 
 // Reads behind what is there already, in larger pieces when a large argument is on its way.
@@ -84,22 +85,39 @@ void Session::read_more(std::size_t wanted) {
   // Memory follows what came, not what was announced.
   if (input_.capacity() < have + piece) input_.reserve(std::max(have + piece, std::min(wanted, have * 2)));
   input_.resize(have + piece);
-  const ssize_t size = ::recv(fd, input_.data() + have, piece, 0);
-  input_.resize(have + (size > 0 ? static_cast<std::size_t>(size) : 0));
-  if (size <= 0) {
-    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    close(size == 0 ? "closed by the client" : "read error");
-    return;
+  const ssize_t size = receive(input_.data() + have, piece);
+  if (size < 0) return;
+  input_.resize(have + static_cast<std::size_t>(size));
+  if (size > 0) process();
+}
+
+// One read. 0 if there is nothing now, negative if the connection is gone (and closed).
+ssize_t Session::receive(char* data, std::size_t room) {
+  const ssize_t size = ::recv(fd, data, room, 0);
+  if (size < 0 && (errno == EAGAIN || errno == EINTR)) {
+    readable_ = errno == EINTR;
+    return 0;
   }
+  if (size == 0 && !output_.empty()) {
+    // It sends no more, and may still read what it has asked for.
+    closing_ = true;
+    io_.flush_later(*this);
+    return 0;
+  }
+  if (size <= 0) {
+    close(size == 0 ? "closed by the client" : "read error");
+    return -1;
+  }
+  readable_ = static_cast<std::size_t>(size) == room || peer_ended_;
+  if (readable_) io_.read_again(*this);
   ThreadStats::add(io_.stats().input_bytes, static_cast<std::uint64_t>(size));
   last_active_ms.store(io_.now_ms(), std::memory_order_relaxed);
-  process();
+  return size;
 }
 
 void Session::resume() {
   if (!input_.empty()) process();
-  if (closed() || closing_) return;
-  want((must_wait() ? 0u : std::uint32_t{EPOLLIN}) | (events_ & EPOLLOUT));
+  if (!closed()) read();
 }
 
 void Session::process() {
@@ -117,7 +135,7 @@ void Session::process() {
     close("query buffer over client-query-buffer-limit");
     return;
   }
-  flush();
+  io_.flush_later(*this);
 }
 
 bool Session::must_wait() {
@@ -133,7 +151,6 @@ std::size_t Session::evaluate(std::string_view bytes) {
   std::size_t used = 0;
   while (used < bytes.size() && !closing_) {
     if (must_wait()) {
-      want(events_ & ~static_cast<std::uint32_t>(EPOLLIN));
       io_.suspend(*this);
       break;
     }
@@ -148,7 +165,6 @@ std::size_t Session::evaluate(std::string_view bytes) {
       writer.set_protocol(protocol);
       const Outcome outcome = dispatch(services, *this, parser_.args(), writer, io_.now_ms());
       if (outcome.postponed) {
-        want(events_ & ~static_cast<std::uint32_t>(EPOLLIN));
         io_.suspend(*this);
         break;
       }
@@ -191,14 +207,10 @@ void Session::flush() {
   for (;;) {
     output_.gather(committed, pieces);
     if (pieces.count == 0) break;
-    msghdr message{};
-    message.msg_iov = pieces.parts.data();
-    message.msg_iovlen = pieces.count;
-    const ssize_t sent = ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t sent = send_pieces(fd, pieces);
     if (sent < 0) {
       if (errno == EINTR) continue;
       if (errno == EAGAIN) {
-        want(events_ | EPOLLOUT);
         output_bytes.store(output_.pending_bytes(), std::memory_order_relaxed);
         return;
       }
@@ -209,7 +221,6 @@ void Session::flush() {
     output_.consume(static_cast<std::size_t>(sent));
   }
   output_bytes.store(output_.pending_bytes(), std::memory_order_relaxed);
-  if ((events_ & EPOLLOUT) != 0) want(events_ & ~static_cast<std::uint32_t>(EPOLLOUT));
   if (!output_.empty()) {
     io_.wait_for_commit(*this);
   } else if (closing_) {

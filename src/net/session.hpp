@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include <sys/types.h>
+
 #include "resp/request_parser.hpp"
 #include "src/command/client.hpp"
 #include "src/net/output.hpp"
@@ -21,7 +23,7 @@ class Session final : public Client {
 
   /// The socket has something for us, or room.
   void on_events(std::uint32_t events);
-  /// Goes on with requests that were read and had to wait.
+  /// Goes on with requests that were read and had to wait, and with reading.
   void resume();
   /// Queues a message; closes the connection if it does not keep up.
   void deliver(const MessageRef& message);
@@ -39,17 +41,17 @@ class Session final : public Client {
   bool unsubscribe(ChannelKind kind, std::string_view channel) override;
 
   // Marks of the lists of the I/O thread.
-  bool in_dirty = false, in_suspended = false, in_gated = false;
+  bool in_dirty = false, in_suspended = false, in_gated = false, in_unread = false;
 
  private:
   void read();
   void read_more(std::size_t wanted);
+  ssize_t receive(char* data, std::size_t room);
   void process();
   std::size_t evaluate(std::string_view bytes);
   bool must_wait();
   void after_reply(std::size_t reply_begin, backend::Seq gate);
   void protocol_error();
-  void want(std::uint32_t events);
   void count_subscriptions();
   bool over_output_limit();
 
@@ -57,8 +59,9 @@ class Session final : public Client {
   resp::RequestParser parser_;
   std::string input_;  // a request that is not whole yet, or must wait
   Output output_;
-  std::uint32_t events_ = 0;  // that epoll watches for us
-  bool closing_ = false;      // nothing more is read; closed when the output is out
+  bool readable_ = false;    // the socket may have bytes that have not been read
+  bool peer_ended_ = false;  // it will send no more: read until its end
+  bool closing_ = false;     // nothing more is read; closed when the output is out
   bool parser_authenticated_ = false;
   std::int64_t over_soft_limit_since_ms_ = 0;
 };

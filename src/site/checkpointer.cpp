@@ -1,5 +1,7 @@
 #include "src/site/checkpointer.hpp"
 
+#include <algorithm>
+
 #include "src/observe/logging.hpp"
 #include "src/site/journal.hpp"
 
@@ -66,7 +68,10 @@ bool Checkpointer::busy() const {
 }
 
 void Checkpointer::begin() {
-  std::swap(writing_, dirty_);
+  for (auto& [name, dirty] : dirty_) writing_.emplace_back(name, std::move(dirty));
+  dirty_.clear();
+  // In the order of the table's own key: upserts next to each other cost a fraction of scattered ones.
+  std::sort(writing_.begin(), writing_.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
   std::swap(writing_flushed_, flushed_);
   covered_ = seen_;
   phase_ = Phase::flushing;
@@ -128,23 +133,23 @@ void Checkpointer::collect_chunk() {
   CheckpointChunk chunk;
   std::vector<StoredField> fields;
   while (!writing_.empty() && chunk.keys.size() + fields.size() < limits_.chunk_rows) {
-    const auto it = writing_.begin();
-    const Key key(static_cast<std::uint8_t>(it->first[0]), std::string_view(it->first).substr(1));
+    const auto& [name, dirty] = writing_.back();
+    const Key key(static_cast<std::uint8_t>(name[0]), std::string_view(name).substr(1));
     {
       const std::lock_guard lock(keyspace_.shard(key).mutex);
       StoredKey stored = keyspace_.stored(key);
-      stored.replace_fields = it->second.whole;
+      stored.replace_fields = dirty.whole;
       const Node* node = keyspace_.find_any(key);
-      if (it->second.whole && node != nullptr && node->is_hash()) {
+      if (dirty.whole && node != nullptr && node->is_hash()) {
         hash_for_each(*node, true,
                       [&](const FieldView& field) { fields.push_back(keyspace_.stored(key, field.name)); });
       }
-      for (const std::string& field : it->second.fields) {
+      for (const std::string& field : dirty.fields) {
         if (!stored.forget) fields.push_back(keyspace_.stored(key, field));
       }
       chunk.keys.push_back(std::move(stored));
     }
-    writing_.erase(it);
+    writing_.pop_back();
   }
   if (chunk.keys.empty()) return;
   // A large hash goes over several transactions; its key comes with the first.

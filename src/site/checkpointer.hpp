@@ -76,7 +76,7 @@ class Checkpointer {
 
   Phase phase_ = Phase::idle;
   Clock::time_point next_step_;
-  DirtyKeys writing_;
+  std::vector<std::pair<std::string, Dirty>> writing_;  // the last one goes first
   std::vector<Flushed> writing_flushed_;
   std::deque<backend::CheckpointChunk> chunks_;
   backend::Vector covered_;
