@@ -12,12 +12,12 @@
 
 #include "backend/log.hpp"
 #include "src/command/call.hpp"
+#include "src/command/expirer.hpp"
 #include "src/net/client_table.hpp"
 #include "src/net/io_thread.hpp"
 #include "src/net/listener.hpp"
 #include "src/observe/logging.hpp"
 #include "src/site/checkpointer.hpp"
-#include "src/site/expirer.hpp"
 #include "src/site/journal.hpp"
 #include "src/site/loader.hpp"
 

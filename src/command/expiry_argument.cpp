@@ -1,5 +1,6 @@
 #include "src/command/expiry_argument.hpp"
 
+#include <algorithm>
 #include <string>
 
 namespace isthmus {
@@ -24,7 +25,8 @@ std::optional<std::int64_t> deadline_argument(Call& call, std::size_t index, Exp
     call.reply.error(text.append(call.command.name).append("' command"));
     return std::nullopt;
   }
-  return deadline;
+  // The last millisecond of 64 bits means "no deadline" here.
+  return std::min(deadline, kNoDeadline - 1);
 }
 
 }  // namespace isthmus

@@ -1,4 +1,4 @@
-#include "src/site/expirer.hpp"
+#include "src/command/expirer.hpp"
 
 #include <chrono>
 
