@@ -23,6 +23,8 @@ int main(int argc, char** argv) {
     return server.run() ? 0 : 1;
   } catch (const std::exception& error) {
     isthmus::log_error("Cannot start", {{"cause", error.what()}});
+    // Whoever started it looks at the terminal first.
+    if (!parsed.config->log.file.empty()) std::fprintf(stderr, "Cannot start: %s\n", error.what());
     return 1;
   }
 }

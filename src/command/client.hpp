@@ -68,6 +68,7 @@ class Client {
   std::int64_t sleep_until_ms = 0;  ///< DEBUG SLEEP: nothing more is read before that time
 
   bool in_multi = false;
+  bool in_exec = false;       ///< its queued commands are being evaluated
   bool multi_failed = false;  ///< a command was refused while queueing: EXEC will abort
   std::vector<QueuedCommand> queue;
   std::size_t queue_bytes = 0;

@@ -3,6 +3,8 @@
 #include <chrono>
 #include <string>
 
+#include "src/command/secrets.hpp"
+
 namespace isthmus {
 namespace {
 
@@ -13,12 +15,17 @@ constexpr std::size_t kQuotedBytes = 128;
 // A transaction's queue may hold as much as a query buffer.
 constexpr std::string_view kQueueFull = "ERR the transaction's commands exceed client-query-buffer-limit";
 
+// C's "%.128s": Redis's messages end at a zero byte.
+std::string_view quoted(std::string_view text, std::size_t limit = kQuotedBytes) {
+  return text.substr(0, std::min(limit, text.find('\0')));
+}
+
 std::string unknown_command(std::span<const std::string_view> args) {
   std::string text = "ERR unknown command '";
-  text.append(args[0].substr(0, kQuotedBytes)).append("', with args beginning with: ");
+  text.append(quoted(args[0])).append("', with args beginning with: ");
   std::size_t room = kQuotedBytes;
   for (std::size_t i = 1; i < args.size() && room > 0; ++i) {
-    const std::string_view shown = args[i].substr(0, room);
+    const std::string_view shown = quoted(args[i], room);
     text.append("'").append(shown).append("' ");
     room -= std::min(room, shown.size() + 3);
   }
@@ -27,7 +34,7 @@ std::string unknown_command(std::span<const std::string_view> args) {
 
 std::string unknown_subcommand(const Command& container, std::string_view name) {
   std::string text = "ERR unknown subcommand '";
-  text.append(name.substr(0, kQuotedBytes)).append("'. Try ");
+  text.append(quoted(name)).append("'. Try ");
   for (const char c : container.name)
     text.push_back(static_cast<char>(std::toupper(static_cast<unsigned char>(c))));
   return text.append(" HELP.");
@@ -81,8 +88,12 @@ class Gates {
   }
 
   void refuse(std::string_view text, const Command* command) {
-    reply_.error(text);
-    client_.multi_failed |= client_.in_multi;
+    if (command != nullptr && command->name == "exec") {
+      abort_exec(text);
+    } else {
+      reply_.error(text);
+      client_.multi_failed |= client_.in_multi;
+    }
     services_.stats.count_error(text);
     if (command != nullptr) {
       ThreadStats::add(services_.stats.thread(client_.thread).commands[command_index(*command)].rejected, 1);
@@ -90,6 +101,14 @@ class Gates {
   }
 
  private:
+  // An EXEC that is refused ends its transaction.
+  void abort_exec(std::string_view text) {
+    end_transaction(services_, client_);
+    if (text.starts_with("ERR ")) text.remove_prefix(4);
+    std::string abort = "EXECABORT Transaction discarded because of: ";
+    reply_.error(abort.append(text));
+  }
+
   const Command* look_up() {
     const Command* command = find_command(args_[0]);
     if (command == nullptr) {
@@ -108,6 +127,8 @@ class Gates {
     bool grows = command.has(kDenyOom);
     if (command.name == "exec") {
       for (const QueuedCommand& queued : client_.queue) grows |= queued.command->has(kDenyOom);
+    } else if (client_.in_multi && !command.has(kInMulti)) {
+      grows = true;  // the queue itself grows
     }
     return grows && services_.keyspace.used_bytes() > limit;
   }
@@ -150,18 +171,69 @@ void note_slow(Call& call, std::int64_t duration_us) {
   entry.duration_us = duration_us;
   entry.client_address = call.client.address;
   call.services.clients.update([&] { entry.client_name = call.client.name; });
-  for (std::size_t i = 0; i < call.argc() && i < kMaxArgs; ++i) {
+  const std::vector<std::string_view> args = without_secrets(call.command, call.args);
+  for (std::size_t i = 0; i < args.size() && i < kMaxArgs; ++i) {
     if (i == kMaxArgs - 1 && call.argc() > kMaxArgs) {
       entry.args.push_back("... (" + std::to_string(call.argc() - kMaxArgs + 1) + " more arguments)");
       break;
     }
-    std::string text(call.args[i].substr(0, kMaxBytes));
-    if (call.args[i].size() > kMaxBytes) {
-      text.append("... (").append(std::to_string(call.args[i].size() - kMaxBytes)).append(" more bytes)");
+    std::string text(args[i].substr(0, kMaxBytes));
+    if (args[i].size() > kMaxBytes) {
+      text.append("... (").append(std::to_string(args[i].size() - kMaxBytes)).append(" more bytes)");
     }
     entry.args.push_back(std::move(text));
   }
   call.services.stats.add_slow(std::move(entry), call.services.settings.slowlog_max_len.load());
+}
+
+// A line of MONITOR (https://redis.io/docs/latest/commands/monitor/).
+void show_to_monitors(const Call& call) {
+  const Client& client = call.client;
+  const auto us = std::chrono::duration_cast<std::chrono::microseconds>(
+                      std::chrono::system_clock::now().time_since_epoch())
+                      .count();
+  std::string fraction = std::to_string(us % 1'000'000);
+  fraction.insert(0, 6 - fraction.size(), '0');
+  std::string line = std::to_string(us / 1'000'000) + "." + fraction + " [" +
+                     std::to_string(client.db.load()) + " " + client.address + "]";
+  constexpr char kHex[] = "0123456789abcdef";
+  for (const std::string_view arg : without_secrets(call.command, call.args)) {
+    line.append(" \"");
+    for (const char c : arg) {
+      switch (c) {
+        case '\\':
+          line.append("\\\\");
+          break;
+        case '"':
+          line.append("\\\"");
+          break;
+        case '\n':
+          line.append("\\n");
+          break;
+        case '\r':
+          line.append("\\r");
+          break;
+        case '\t':
+          line.append("\\t");
+          break;
+        case '\a':
+          line.append("\\a");
+          break;
+        case '\b':
+          line.append("\\b");
+          break;
+        default:
+          if (c >= ' ' && c <= '~') {
+            line.push_back(c);
+          } else {
+            const auto byte = static_cast<unsigned char>(c);
+            line.append("\\x").append(1, kHex[byte >> 4]).append(1, kHex[byte & 15]);
+          }
+      }
+    }
+    line.push_back('"');
+  }
+  call.services.pubsub.publish_to_monitors(line);
 }
 
 }  // namespace
@@ -171,8 +243,10 @@ void run(Call& call) {
   const std::size_t reply_begin = call.reply.out().size();
   const auto begin = steady_clock::now();
   call.command.handler(call);
-  const auto elapsed =
-      std::chrono::duration_cast<std::chrono::nanoseconds>(steady_clock::now() - begin).count();
+  const auto end_time = steady_clock::now();
+  // Afterwards, so that SELECT shows the new database, and an EXEC its commands before itself.
+  if (call.services.pubsub.has_monitors() && !call.command.has(kSkipMonitor | kAdmin)) show_to_monitors(call);
+  const auto elapsed = std::chrono::duration_cast<std::chrono::nanoseconds>(end_time - begin).count();
   ThreadStats& thread = stats.thread(call.client.thread);
   ThreadStats::PerCommand& counters = thread.commands[command_index(call.command)];
   ThreadStats::add(counters.calls, 1);
@@ -214,54 +288,6 @@ void forget_watches(Services& services, Client& client) {
   client.watch_flag.reset();
 }
 
-void show_to_monitors(Services& services, const Client& client, std::span<const std::string_view> args) {
-  const auto us = std::chrono::duration_cast<std::chrono::microseconds>(
-                      std::chrono::system_clock::now().time_since_epoch())
-                      .count();
-  std::string fraction = std::to_string(us % 1'000'000);
-  fraction.insert(0, 6 - fraction.size(), '0');
-  std::string line = std::to_string(us / 1'000'000) + "." + fraction + " [" +
-                     std::to_string(client.db.load()) + " " + client.address + "]";
-  constexpr char kHex[] = "0123456789abcdef";
-  for (const std::string_view arg : args) {
-    line.append(" \"");
-    for (const char c : arg) {
-      switch (c) {
-        case '\\':
-          line.append("\\\\");
-          break;
-        case '"':
-          line.append("\\\"");
-          break;
-        case '\n':
-          line.append("\\n");
-          break;
-        case '\r':
-          line.append("\\r");
-          break;
-        case '\t':
-          line.append("\\t");
-          break;
-        case '\a':
-          line.append("\\a");
-          break;
-        case '\b':
-          line.append("\\b");
-          break;
-        default:
-          if (c >= ' ' && c <= '~') {
-            line.push_back(c);
-          } else {
-            const auto byte = static_cast<unsigned char>(c);
-            line.append("\\x").append(1, kHex[byte >> 4]).append(1, kHex[byte & 15]);
-          }
-      }
-    }
-    line.push_back('"');
-  }
-  services.pubsub.publish_to_monitors(line);
-}
-
 Outcome dispatch(Services& services, Client& client, std::span<const std::string_view> args,
                  resp::Writer& reply, std::int64_t now_ms) {
   Gates gates(services, client, args, reply);
@@ -269,8 +295,6 @@ Outcome dispatch(Services& services, Client& client, std::span<const std::string
   if (command == nullptr) return {};
   if (paused(services, client, *command, now_ms)) return {.postponed = true};
   client.last_command.store(command, std::memory_order_relaxed);
-  if (services.pubsub.has_monitors() && !command->has(kSkipMonitor | kAdmin))
-    show_to_monitors(services, client, args);
   if (client.in_multi && !command->has(kInMulti)) {
     enqueue(services, client, *command, args, reply);
     return {};

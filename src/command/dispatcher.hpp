@@ -28,10 +28,10 @@ void run(Call& call);
 /// Adds the shards of the command's keys, or all of them.
 void add_shards(const Command& command, std::span<const std::string_view> args, ShardSet& set);
 
+/// Forgets MULTI with its queue, and every WATCH. Takes shard locks one by one, so hold none.
+void end_transaction(Services& services, Client& client);
+
 /// Drops the connection's WATCHes. Takes the shard locks one by one, so hold none.
 void forget_watches(Services& services, Client& client);
-
-/// Shows a command to MONITOR (https://redis.io/docs/latest/commands/monitor/).
-void show_to_monitors(Services& services, const Client& client, std::span<const std::string_view> args);
 
 }  // namespace isthmus

@@ -100,7 +100,8 @@ void reply_names(Call& call, ChannelKind kind) {
                      "'. Try PUBSUB HELP.");
     return;
   }
-  const auto names = call.services.pubsub.channels(kind, call.argc() > 2 ? call.args[2] : std::string_view{});
+  const auto names =
+      call.services.pubsub.channels(kind, call.argc() > 2 ? std::optional(call.args[2]) : std::nullopt);
   call.reply.array(names.size());
   for (const std::string& name : names) call.reply.bulk(name);
 }

@@ -104,6 +104,10 @@ void wait(Call& call) {
 
 // MONITOR: OK, then a line for each command of anybody. Again on the same connection: no reply, as in Redis.
 void monitor(Call& call) {
+  if (call.client.in_exec) {
+    call.reply.error("ERR MONITOR isn't allowed for DENY BLOCKING client");
+    return;
+  }
   if (!call.client.subscribe(ChannelKind::monitor, {})) return;
   call.client.monitors.store(true, std::memory_order_relaxed);
   call.reply.ok();

@@ -31,7 +31,7 @@ bool parse_set_options(Call& call, SetOptions& options) {
       options.get = true;
     } else if (call.is(i, "keepttl") && !unit) {
       options.keep_ttl = true;
-    } else if (expiry && more && !unit && !options.keep_ttl) {
+    } else if (expiry && more && (!unit || unit == expiry) && !options.keep_ttl) {
       unit = expiry;
       amount = ++i;
     } else {
@@ -157,7 +157,7 @@ void getex(Call& call) {
     const auto expiry = expiry_option(call.args[i]);
     if (call.is(i, "persist") && !unit) {
       persist = true;
-    } else if (expiry && i + 1 < call.argc() && !unit && !persist) {
+    } else if (expiry && i + 1 < call.argc() && (!unit || unit == expiry) && !persist) {
       unit = expiry;
       amount = ++i;
     } else {

@@ -95,11 +95,13 @@ void exec_locked(Call& call) {
   end_multi(client);
   call.reply.array(queue.size());
   std::vector<std::string_view> views;
+  client.in_exec = true;
   for (const QueuedCommand& queued : queue) {
     views.assign(queued.args.begin(), queued.args.end());
     Call inner(call.services, client, *queued.command, views, call.reply, call.evaluation());
     run(inner);
   }
+  client.in_exec = false;
 }
 
 // A failed EXEC says nil for a changed watch, EXECABORT for a command that was refused while queueing.
@@ -151,10 +153,12 @@ constexpr Command kCommands[] = {
 
 }  // namespace
 
-void discard_transaction(Call& call) {
-  end_multi(call.client);
-  forget_watches(call.services, call.client);
+void end_transaction(Services& services, Client& client) {
+  end_multi(client);
+  forget_watches(services, client);
 }
+
+void discard_transaction(Call& call) { end_transaction(call.services, call.client); }
 
 std::span<const Command> transaction_commands() { return kCommands; }
 

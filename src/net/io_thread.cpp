@@ -115,6 +115,7 @@ void IoThread::remove(Session& session) {
 }
 
 void IoThread::add_subscriber(ChannelKind kind, std::string_view name, Session& session) {
+  if (has_mail()) deliver_mail();
   auto& names = subscribers_[static_cast<std::size_t>(kind)];
   auto it = names.find(name);
   if (it == names.end()) it = names.emplace(std::string(name), std::vector<Session*>{}).first;
@@ -123,6 +124,7 @@ void IoThread::add_subscriber(ChannelKind kind, std::string_view name, Session& 
 }
 
 void IoThread::remove_subscriber(ChannelKind kind, std::string_view name, Session& session) {
+  if (has_mail() && !session.closed()) deliver_mail();
   auto& names = subscribers_[static_cast<std::size_t>(kind)];
   const auto it = names.find(name);
   if (it == names.end()) return;
@@ -205,13 +207,19 @@ void IoThread::run_tasks() {
   {
     const std::lock_guard lock(mutex_);
     tasks.swap(tasks_);
-    mail_in_hand_.swap(mail_);
-    has_work_.store(false);
+    has_work_.store(!mail_.empty());
   }
   for (const auto& task : tasks) task();
 }
 
 void IoThread::deliver_mail() {
+  if (delivering_) return;
+  {
+    const std::lock_guard lock(mutex_);
+    mail_in_hand_.swap(mail_);
+    has_work_.store(!tasks_.empty());
+  }
+  delivering_ = true;
   for (const MessageRef& message : mail_in_hand_) {
     const auto& names = subscribers_[static_cast<std::size_t>(message->kind)];
     const auto it = names.find(message->target);
@@ -228,6 +236,7 @@ void IoThread::deliver_mail() {
     }
   }
   mail_in_hand_.clear();
+  delivering_ = false;
 }
 
 void IoThread::flush_dirty() {

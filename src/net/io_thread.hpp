@@ -59,6 +59,9 @@ class IoThread : public Mailbox {
   std::array<char, 64 * 1024>& read_buffer() { return read_buffer_; }
   std::int64_t now_ms() const { return now_ms_; }
   bool draining() const { return draining_; }
+  /// Hands out what is in the mailbox now, so that it reaches those who are subscribed now.
+  void deliver_mail();
+  bool has_mail() const { return has_work_.load(std::memory_order_relaxed); }
   void add_subscriber(ChannelKind kind, std::string_view name, Session& session);
   void remove_subscriber(ChannelKind kind, std::string_view name, Session& session);
   /// Tries the session again soon: at the next tick, or after the next commit.
@@ -74,7 +77,6 @@ class IoThread : public Mailbox {
   void run();
   void round(int timeout_ms);
   void run_tasks();
-  void deliver_mail();
   void flush_dirty();
   void after_commit();
   void tick();
@@ -109,6 +111,7 @@ class IoThread : public Mailbox {
   std::atomic<bool> asleep_{false};
   std::atomic<bool> has_gated_{false};
   std::atomic<bool> has_work_{false};
+  bool delivering_ = false;
   std::vector<MessageRef> mail_in_hand_;
 };
 

@@ -148,6 +148,7 @@ bool Session::must_wait() {
 std::size_t Session::evaluate(std::string_view bytes) {
   Services& services = io_.services();
   resp::Writer writer(output_.replies(), protocol);
+  evaluating_ = true;
   std::size_t used = 0;
   while (used < bytes.size() && !closing_) {
     if (must_wait()) {
@@ -158,9 +159,12 @@ std::size_t Session::evaluate(std::string_view bytes) {
     if (status == resp::ParseStatus::need_more) break;
     if (status == resp::ParseStatus::error) {
       protocol_error();
-      return bytes.size();
+      used = bytes.size();
+      break;
     }
     if (!parser_.args().empty()) {
+      // What it has been sent so far stands before the next reply.
+      if (in_subscribed_mode() && io_.has_mail()) io_.deliver_mail();
       const std::size_t reply_begin = output_.replies().size();
       writer.set_protocol(protocol);
       const Outcome outcome = dispatch(services, *this, parser_.args(), writer, io_.now_ms());
@@ -176,6 +180,7 @@ std::size_t Session::evaluate(std::string_view bytes) {
       if (closed()) break;
     }
   }
+  evaluating_ = false;
   return used;
 }
 
@@ -261,7 +266,7 @@ void Session::deliver(const MessageRef& message) {
   output_.push(message, protocol >= 3);
   queued_messages.store(output_.pending_messages(), std::memory_order_relaxed);
   io_.flush_later(*this);
-  if (!over_output_limit()) return;
+  if (evaluating_ || !over_output_limit()) return;
   // What is queued may be a burst that the socket would take: only a client that does not read is closed.
   flush();
   check_limits();

@@ -61,6 +61,7 @@ class Session final : public Client {
   Output output_;
   bool readable_ = false;    // the socket may have bytes that have not been read
   bool peer_ended_ = false;  // it will send no more: read until its end
+  bool evaluating_ = false;  // requests are being evaluated: not the moment to close it
   bool closing_ = false;     // nothing more is read; closed when the output is out
   bool parser_authenticated_ = false;
   std::int64_t over_soft_limit_since_ms_ = 0;

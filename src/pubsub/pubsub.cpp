@@ -89,11 +89,11 @@ std::size_t PubSub::names(ChannelKind kind) const {
   return registry(kind).size();
 }
 
-std::vector<std::string> PubSub::channels(ChannelKind kind, std::string_view pattern) const {
+std::vector<std::string> PubSub::channels(ChannelKind kind, std::optional<std::string_view> pattern) const {
   const std::shared_lock lock(mutex_);
   std::vector<std::string> names;
   for (const auto& [name, counts] : registry(kind)) {
-    if (pattern.empty() || glob_match(pattern, name)) names.push_back(name);
+    if (!pattern || glob_match(*pattern, name)) names.push_back(name);
   }
   return names;
 }

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <shared_mutex>
 #include <string>
 #include <string_view>
@@ -66,8 +67,8 @@ class PubSub {
   std::size_t patterns() const;
   /// Names of that kind that have a subscriber, each once.
   std::size_t names(ChannelKind kind) const;
-  /// PUBSUB CHANNELS and SHARDCHANNELS: names with a subscriber that match the pattern (all if it is empty).
-  std::vector<std::string> channels(ChannelKind kind, std::string_view pattern) const;
+  /// PUBSUB CHANNELS and SHARDCHANNELS: names with a subscriber that match the pattern, or all.
+  std::vector<std::string> channels(ChannelKind kind, std::optional<std::string_view> pattern) const;
 
  private:
   struct Counts {

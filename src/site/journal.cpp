@@ -148,7 +148,8 @@ bool Journal::commit_gathered() {
     try {
       log_.append(committing_);
     } catch (const backend::AppendError& error) {
-      // A rejected batch cannot come from here: groups are limited far below what SQL can hold (kGroupLimitBytes).
+      // A rejected batch cannot come from here: groups are limited far below what SQL can hold
+      // (kGroupLimitBytes).
       stats_.failures.fetch_add(1, std::memory_order_relaxed);
       set_available(false, error.what());
       return false;
