@@ -71,7 +71,7 @@ TEST_F(SlowSubscriber, IsClosedAfterTheTimeOfTheSoftLimit) {
       seconds(10)));
 }
 
-TEST_F(SlowSubscriber, LeavesALogLine) {
+TEST_F(SlowSubscriber, LeavesALogLineAndACount) {
   ISTHMUS_ONLY();
   Client slow(server_.port(), 2, kSmallBuffer);
   slow.subscribe("SUBSCRIBE", {"c"});
@@ -82,6 +82,7 @@ TEST_F(SlowSubscriber, LeavesALogLine) {
   for (int i = 0; i < 500 && publisher.call({"PUBLISH", "c", payload}).integer == 1; ++i) {
   }
   EXPECT_TRUE(server_.process().await_output("client-output-buffer-limit", before)) << server_.log();
+  EXPECT_EQ(info_field(publisher, "everything", "closed_slow_subscribers"), "1");
 }
 
 // One payload in memory however many subscribers wait for it. Forty subscribers with 8 MiB each would be 320
