@@ -116,6 +116,7 @@ ssize_t Session::receive(char* data, std::size_t room) {
 }
 
 void Session::resume() {
+  io_.flush_later(*this);
   if (!input_.empty()) process();
   if (!closed()) read();
 }
@@ -207,6 +208,10 @@ void Session::protocol_error() {
 }
 
 void Session::flush() {
+  if (sleep_until_ms > io_.now_ms()) {
+    io_.suspend(*this);  // DEBUG SLEEP: its reply comes after the time
+    return;
+  }
   Output::Pieces pieces;
   const backend::Seq committed = io_.services().journal.committed();
   for (;;) {
