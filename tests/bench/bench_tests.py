@@ -20,6 +20,7 @@ class Settings:
     isthmus: str
     redis_benchmark: str
     pubsub_load: str
+    command_load: str | None = None  # the generator of SET, GET and HSET; redis-benchmark if None
     quick: bool = False
     threads: int | None = None       # I/O threads of Isthmus; its default if None
     load_threads: int | None = None  # threads of the load generators; one if None
@@ -56,7 +57,7 @@ def start(settings, kind, storage="memory"):
     return Server(really, binary, storage, settings.threads)
 
 
-# ---- commands, by redis-benchmark ----
+# ---- commands, by redis-benchmark or by command_load ----
 
 def benchmark(settings, server, requests, pipeline, words):
     """One run of redis-benchmark; throughput and latencies as it reports them."""
@@ -72,6 +73,17 @@ def benchmark(settings, server, requests, pipeline, words):
             "p99": float(rows[0]["p99_latency_ms"])}
 
 
+def own_benchmark(settings, server, pipeline, words, seconds):
+    """One run of command_load, which measures the server's CPU time itself."""
+    line = [settings.command_load, "--port", str(server.port), "--server-pid", str(server.process.pid), "--clients",
+            str(CLIENTS), "--keys", str(KEYS), "--pipeline", str(pipeline), "--command", words[0].lower(),
+            "--seconds", str(seconds), "--warm-up", str(seconds / 5)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"command_load failed: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
 def command_test(words, pipeline, storage, full_requests):
     """A test of one command: a tenth of the requests warms up, the rest is measured with the server's CPU time."""
     def run(settings, kind):
@@ -80,6 +92,8 @@ def command_test(words, pipeline, storage, full_requests):
             if words[0] == "GET":
                 with Client(server.port) as client:
                     client.load(KEYS, lambda i: encode("SET", b"key:%012d" % i, b"xxx"), b"+OK\r\n")
+            if settings.command_load:
+                return own_benchmark(settings, server, pipeline, words, 0.5 if settings.quick else 4)
             benchmark(settings, server, max(requests // 10, 1000), pipeline, words)
             before = server.cpu_seconds()
             result = benchmark(settings, server, requests, pipeline, words)

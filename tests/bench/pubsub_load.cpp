@@ -21,24 +21,15 @@
 #include <thread>
 #include <vector>
 
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "tests/bench/load_common.hpp"
+
+namespace isthmus::bench {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-std::int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count();
-}
-
-[[noreturn]] void fail(const std::string& what) { throw std::runtime_error(what); }
 
 // What the command line says. The defaults are those of the benchmark's PUBLISH tests.
 struct Options {
@@ -66,82 +57,13 @@ constexpr std::size_t kStampBytes = sizeof(Stamp);
 constexpr std::string_view kChannel = "bench:channel";
 constexpr std::size_t kReadBytes = 256 * 1024;
 
-// Latencies in nanoseconds, in buckets of 1/32 of a power of two: an error of at most about 3 percent.
-class Histogram {
- public:
-  void add(std::int64_t nanoseconds, std::uint64_t count = 1) {
-    counts_[index(static_cast<std::uint64_t>(std::max<std::int64_t>(nanoseconds, 1)))] += count;
-    total_ += count;
-    max_ = std::max(max_, nanoseconds);
-  }
-  void merge(const Histogram& other) {
-    for (std::size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
-    total_ += other.total_;
-    max_ = std::max(max_, other.max_);
-  }
-  double percentile_ms(double percent) const {
-    const auto wanted = static_cast<std::uint64_t>(static_cast<double>(total_) * percent / 100.0);
-    std::uint64_t seen = 0;
-    for (std::size_t i = 0; i < counts_.size(); ++i) {
-      seen += counts_[i];
-      if (seen > wanted) return static_cast<double>(value(i)) / 1e6;
-    }
-    return max_ms();
-  }
-  double max_ms() const { return static_cast<double>(max_) / 1e6; }
-
- private:
-  static constexpr unsigned kStepBits = 5;
-  static std::size_t index(std::uint64_t n) {
-    if (n < (1u << kStepBits)) return n;
-    const unsigned shift = static_cast<unsigned>(std::bit_width(n)) - kStepBits - 1;
-    return (static_cast<std::size_t>(shift) << kStepBits) + (n >> shift);
-  }
-  static std::uint64_t value(std::size_t index) {
-    if (index < (2u << kStepBits)) return index;
-    const std::size_t shift = (index >> kStepBits) - 1;
-    return (index - (shift << kStepBits)) << shift;
-  }
-  std::vector<std::uint64_t> counts_ = std::vector<std::uint64_t>(64u << kStepBits);
-  std::uint64_t total_ = 0;
-  std::int64_t max_ = 0;
-};
-
-int connect_to(const Options& options) {
-  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) fail("socket: " + std::string(std::strerror(errno)));
-  const int on = 1;
-  ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<std::uint16_t>(options.port));
-  if (::inet_pton(AF_INET, options.host.c_str(), &address.sin_addr) != 1)
-    fail("--host takes an IPv4 address");
-  if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-    fail("connect: " + std::string(std::strerror(errno)));
-  return fd;
-}
-
-void write_all(int fd, std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t done = ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) fail("send: " + std::string(std::strerror(errno)));
-    bytes.remove_prefix(static_cast<std::size_t>(done));
-  }
-}
-
-std::string bulk(std::string_view text) {
-  return "$" + std::to_string(text.size()) + "\r\n" + std::string(text) + "\r\n";
-}
-
 // Sends SUBSCRIBE on every connection, then awaits every acknowledgement, so that thousands take little time.
 std::vector<int> subscribe(const Options& options, int count, bool same_channel) {
   std::vector<int> result;
   std::vector<std::size_t> expected;
   for (int i = 0; i < count; ++i) {
     const std::string channel = same_channel ? std::string(kChannel) : "idle:" + std::to_string(i);
-    result.push_back(connect_to(options));
+    result.push_back(connect_to(options.host, options.port));
     write_all(result.back(), "*2\r\n$9\r\nSUBSCRIBE\r\n" + bulk(channel));
     expected.push_back(std::string("*3\r\n$9\r\nsubscribe\r\n").size() + bulk(channel).size() + 4);
   }
@@ -152,25 +74,6 @@ std::vector<int> subscribe(const Options& options, int count, bool same_channel)
       fail("a SUBSCRIBE was not acknowledged: " + reply.substr(0, 60));
   }
   return result;
-}
-
-struct ServerUse {
-  double cpu_seconds = 0;
-  double resident_bytes = 0;
-};
-
-// utime and stime of all threads of the process, and its resident memory, from /proc.
-ServerUse server_use(int pid) {
-  if (pid == 0) return {};
-  std::ifstream in("/proc/" + std::to_string(pid) + "/stat");
-  std::string line;
-  if (!std::getline(in, line)) fail("the server has gone");
-  std::istringstream words(line.substr(line.rfind(')') + 1));
-  std::vector<std::string> word;
-  for (std::string w; words >> w;) word.push_back(w);
-  const double ticks = std::stod(word.at(11)) + std::stod(word.at(12));
-  return {ticks / static_cast<double>(::sysconf(_SC_CLK_TCK)),
-          std::stod(word.at(21)) * static_cast<double>(::sysconf(_SC_PAGESIZE))};
 }
 
 enum class Phase { warm_up, measured, draining, over };
@@ -375,8 +278,6 @@ Sample sample(const Shared& shared) {
   return {now_ns(), shared.answered.load(), shared.delivered.load(), server_use(shared.options.server_pid)};
 }
 
-void sleep_seconds(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
-
 // After publishing has stopped every message must come. True if all did within ten seconds.
 bool drain(Shared& shared) {
   shared.phase = Phase::draining;
@@ -425,7 +326,7 @@ std::vector<std::unique_ptr<Worker>> make_workers(Shared& shared) {
     const int share = options.rate > 0 ? (t == 0 ? options.publishers : 0)
                                        : options.publishers / options.threads +
                                              (t < options.publishers % options.threads ? 1 : 0);
-    for (int i = 0; i < share; ++i) publishers.push_back(connect_to(options));
+    for (int i = 0; i < share; ++i) publishers.push_back(connect_to(options.host, options.port));
     workers.push_back(std::make_unique<Worker>(shared, subscribers, publishers, first_publisher));
     first_publisher += static_cast<std::uint32_t>(share);
   }
@@ -475,39 +376,29 @@ int run(const Options& options) {
 
 Options parse(int argc, char** argv) {
   Options options;
-  std::map<std::string_view, int*> whole{{"--port", &options.port},
-                                         {"--subscribers", &options.subscribers},
-                                         {"--publishers", &options.publishers},
-                                         {"--pipeline", &options.pipeline},
-                                         {"--payload", &options.payload_bytes},
-                                         {"--idle", &options.idle},
-                                         {"--threads", &options.threads},
-                                         {"--server-pid", &options.server_pid}};
-  std::map<std::string_view, double*> real{
+  const std::map<std::string_view, int*> whole{{"--port", &options.port},
+                                               {"--subscribers", &options.subscribers},
+                                               {"--publishers", &options.publishers},
+                                               {"--pipeline", &options.pipeline},
+                                               {"--payload", &options.payload_bytes},
+                                               {"--idle", &options.idle},
+                                               {"--threads", &options.threads},
+                                               {"--server-pid", &options.server_pid}};
+  const std::map<std::string_view, double*> real{
       {"--seconds", &options.seconds}, {"--warm-up", &options.warm_up_seconds}, {"--rate", &options.rate}};
-  for (int i = 1; i < argc; i += 2) {
-    const std::string_view name = argv[i];
-    if (i + 1 == argc) fail("an option without a value: " + std::string(name));
-    if (whole.contains(name))
-      *whole[name] = std::stoi(argv[i + 1]);
-    else if (real.contains(name))
-      *real[name] = std::stod(argv[i + 1]);
-    else if (name == "--host")
-      options.host = argv[i + 1];
-    else
-      fail("unknown option " + std::string(name));
-  }
+  read_options(argc, argv, whole, real, {{"--host", &options.host}});
   options.payload_bytes = std::max(options.payload_bytes, static_cast<int>(kStampBytes));
   if (options.publishers < 1 || options.threads < 1 || options.pipeline < 1) fail("a count below 1");
   return options;
 }
 
 }  // namespace
+}  // namespace isthmus::bench
 
 int main(int argc, char** argv) {
   ::signal(SIGPIPE, SIG_IGN);
   try {
-    return run(parse(argc, argv));
+    return isthmus::bench::run(isthmus::bench::parse(argc, argv));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "pubsub_load: %s\n", error.what());
     return 1;
