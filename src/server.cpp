@@ -9,6 +9,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <sys/resource.h>
 
 #include "backend/log.hpp"
 #include "src/command/call.hpp"
@@ -38,6 +39,22 @@ std::string random_hex(std::size_t digits) {
   constexpr char kHex[] = "0123456789abcdef";
   while (text.size() < digits) text.push_back(kHex[device() % 16]);
   return text;
+}
+
+// Every client is a file descriptor, and the usual limit is 1,024. As Redis does: raise it, or serve fewer
+// clients and say so.
+void fit_file_limit(Settings& settings) {
+  constexpr rlim_t kOwnFiles = 64;
+  const rlim_t wanted = settings.maxclients.load() + kOwnFiles;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
+  limit.rlim_cur = std::min(wanted, limit.rlim_max);
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) getrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur >= wanted) return;
+  settings.maxclients = static_cast<std::uint32_t>(limit.rlim_cur - std::min(limit.rlim_cur - 1, kOwnFiles));
+  log_warning(
+      "The limit of open files allows fewer clients than maxclients; raise it (ulimit -n, LimitNOFILE)",
+      {{"open_files", limit.rlim_cur}, {"maxclients", settings.maxclients.load()}});
 }
 
 void copy_settings(const Config& config, Settings& settings) {
@@ -91,6 +108,7 @@ class Server::Parts {
         signals_(context_, SIGTERM, SIGINT),
         sampler_(context_) {
     copy_settings(config_, settings_);
+    fit_file_limit(settings_);
     keyspace_.set_site(log_->site());
     load(*log_, keyspace_, clock_, checkpointer_);
     for (std::size_t i = 0; i < config_.threads; ++i) {
