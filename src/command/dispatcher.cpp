@@ -164,6 +164,9 @@ void enqueue(Services& services, Client& client, const Command& command,
   reply.queued();
 }
 
+// Shard channels stand where keys stand, for clusters, and are none.
+bool locks_keys(const Command& command) { return command.first_key != 0 && !command.has(kPubsub); }
+
 void note_slow(Call& call, std::int64_t duration_us) {
   constexpr std::size_t kMaxArgs = 32, kMaxBytes = 128;  // as Redis's slow log trims them
   SlowlogEntry entry;
@@ -268,7 +271,7 @@ void add_shards(const Command& command, std::span<const std::string_view> args, 
     set.set();
     return;
   }
-  if (command.first_key == 0) return;
+  if (!locks_keys(command)) return;
   const std::size_t last = command.last_key < 0 ? args.size() + static_cast<std::size_t>(command.last_key)
                                                 : static_cast<std::size_t>(command.last_key);
   for (auto i = static_cast<std::size_t>(command.first_key); i <= last && i < args.size();
@@ -300,11 +303,11 @@ Outcome dispatch(Services& services, Client& client, std::span<const std::string
     return {};
   }
   Evaluation evaluation(services, now_ms);
-  if (command->has(kAllShards) || (command->first_key != 0 && (command->last_key != command->first_key))) {
+  if (command->has(kAllShards) || (locks_keys(*command) && command->last_key != command->first_key)) {
     ShardSet set;
     add_shards(*command, args, set);
     evaluation.lock(set);
-  } else if (command->first_key != 0) {
+  } else if (locks_keys(*command)) {
     evaluation.lock(Key(0, args[static_cast<std::size_t>(command->first_key)]));
   }
   Call call(services, client, *command, args, reply, evaluation);

@@ -19,7 +19,9 @@ void ClientTable::remove(Client& client) {
 
 void ClientTable::for_each(const std::function<void(const Client&)>& visit) const {
   const std::lock_guard lock(mutex_);
-  for (const auto& [id, client] : clients_) visit(*client);
+  for (const auto& [id, client] : clients_) {
+    if (!client->killed.load()) visit(*client);
+  }
 }
 
 void ClientTable::update(const std::function<void()>& change) {
@@ -31,7 +33,7 @@ std::size_t ClientTable::kill(const std::function<bool(const Client&)>& choose, 
   const std::lock_guard lock(mutex_);
   std::size_t killed = 0;
   for (const auto& [id, client] : clients_) {
-    if (!choose(*client)) continue;
+    if (client->killed.load() || !choose(*client)) continue;
     ++killed;
     if (client == &caller) {
       client->close_after_reply = true;

@@ -197,8 +197,8 @@ void IoThread::round(int timeout_ms) {
     deliver_mail();
   }
   retry_suspended();
-  flush_dirty();
   if (now_ms_ >= next_tick_ms_) tick();
+  flush_dirty();
   removed_.clear();
 }
 
@@ -213,39 +213,32 @@ void IoThread::run_tasks() {
 }
 
 void IoThread::deliver_mail() {
-  if (delivering_) return;
   {
     const std::lock_guard lock(mutex_);
     mail_in_hand_.swap(mail_);
     has_work_.store(!tasks_.empty());
   }
-  delivering_ = true;
   for (const MessageRef& message : mail_in_hand_) {
     const auto& names = subscribers_[static_cast<std::size_t>(message->kind)];
     const auto it = names.find(message->target);
     if (it == names.end()) continue;
-    // A session that is closed for being slow leaves this very list: go backwards, where the last one fills
-    // its place.
-    const std::vector<Session*>& subscribers = it->second;
-    const std::string target = it->first;
-    for (std::size_t i = subscribers.size(); i-- > 0;) {
-      Session* session = subscribers[i];
-      const std::size_t before = subscribers.size();
-      session->deliver(message);
-      if (session->closed() && before == 1) break;
-    }
+    for (Session* session : it->second) session->deliver(message);
   }
   mail_in_hand_.clear();
-  delivering_ = false;
 }
 
 void IoThread::flush_dirty() {
-  // Flushing may close a session, never make another one dirty.
-  for (Session* session : dirty_) {
-    session->in_dirty = false;
-    if (!session->closed()) session->flush();
+  // A session that closes hands out the mail first, which makes others dirty.
+  std::vector<Session*> dirty;
+  while (!dirty_.empty()) {
+    dirty.swap(dirty_);
+    for (Session* session : dirty) {
+      session->in_dirty = false;
+      if (!session->closed()) session->flush();
+      if (!session->closed()) session->check_limits();
+    }
+    dirty.clear();
   }
-  dirty_.clear();
 }
 
 void IoThread::after_commit() {

@@ -111,7 +111,6 @@ class IoThread : public Mailbox {
   std::atomic<bool> asleep_{false};
   std::atomic<bool> has_gated_{false};
   std::atomic<bool> has_work_{false};
-  bool delivering_ = false;
   std::vector<MessageRef> mail_in_hand_;
 };
 

@@ -149,7 +149,6 @@ bool Session::must_wait() {
 std::size_t Session::evaluate(std::string_view bytes) {
   Services& services = io_.services();
   resp::Writer writer(output_.replies(), protocol);
-  evaluating_ = true;
   std::size_t used = 0;
   while (used < bytes.size() && !closing_) {
     if (must_wait()) {
@@ -181,7 +180,6 @@ std::size_t Session::evaluate(std::string_view bytes) {
       if (closed()) break;
     }
   }
-  evaluating_ = false;
   return used;
 }
 
@@ -266,15 +264,13 @@ bool Session::over_output_limit() {
   return io_.now_ms() - over_soft_limit_since_ms_ > limit.soft_seconds.load(std::memory_order_relaxed) * 1000;
 }
 
+// Only queues: a command may be under evaluation, with locks held. Whether the client keeps up shows when it
+// has been sent what its socket takes.
 void Session::deliver(const MessageRef& message) {
   if (closed()) return;
   output_.push(message, protocol >= 3);
   queued_messages.store(output_.pending_messages(), std::memory_order_relaxed);
   io_.flush_later(*this);
-  if (evaluating_ || !over_output_limit()) return;
-  // What is queued may be a burst that the socket would take: only a client that does not read is closed.
-  flush();
-  check_limits();
 }
 
 void Session::check_limits() {

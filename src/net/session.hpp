@@ -25,13 +25,13 @@ class Session final : public Client {
   void on_events(std::uint32_t events);
   /// Goes on with requests that were read and had to wait, and with reading.
   void resume();
-  /// Queues a message; closes the connection if it does not keep up.
+  /// Queues a message.
   void deliver(const MessageRef& message);
   /// Sends what may leave.
   void flush();
   /// Fails replies that have waited for their commit for too long.
   void check_commit_timeout(std::int64_t timeout_ms);
-  /// Once a second or so: idle and slow clients.
+  /// Closes the connection if its client does not read what waits for it, or is idle for too long.
   void check_limits();
   void close(std::string_view why);
   bool closed() const { return fd < 0; }
@@ -61,7 +61,6 @@ class Session final : public Client {
   Output output_;
   bool readable_ = false;    // the socket may have bytes that have not been read
   bool peer_ended_ = false;  // it will send no more: read until its end
-  bool evaluating_ = false;  // requests are being evaluated: not the moment to close it
   bool closing_ = false;     // nothing more is read; closed when the output is out
   bool parser_authenticated_ = false;
   std::int64_t over_soft_limit_since_ms_ = 0;
