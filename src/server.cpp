@@ -117,6 +117,7 @@ class Server::Parts {
     std::vector<IoThread*> threads;
     for (const auto& thread : threads_) threads.push_back(thread.get());
     clients_.set_threads(threads);
+    for (IoThread* thread : threads) thread->set_threads(threads);
     pubsub_.set_mailboxes({threads.begin(), threads.end()});
   }
 

@@ -55,10 +55,10 @@ class Client {
   bool in_subscribed_mode() const { return subscription_count() + shard_subscription_count() != 0; }
 
   std::uint64_t id = 0;
-  std::size_t thread = 0;     ///< number of its I/O thread
-  std::string address;        ///< peer, ip:port
-  std::string local_address;  ///< ip:port
-  int fd = -1;
+  std::atomic<std::size_t> thread{0};  ///< number of its I/O thread
+  std::string address;                 ///< peer, ip:port
+  std::string local_address;           ///< ip:port
+  int fd = -1;                         ///< for show: the socket's number, even when it is closed
   std::int64_t created_ms = 0;
 
   int protocol = 2;
@@ -90,6 +90,7 @@ class Client {
   std::atomic<std::int32_t> shown_multi{-1};
   std::atomic<std::uint32_t> shown_watched{0};
   std::atomic<std::uint64_t> input_bytes{0}, output_bytes{0}, queued_messages{0};
+  std::atomic<std::uint64_t> reply_bytes{0};  ///< of output_bytes what is not a shared message
   std::atomic<int> shown_protocol{2};
   std::atomic<bool> monitors{false};
   std::atomic<bool> no_evict{false}, no_touch{false};

@@ -388,8 +388,11 @@ std::uint64_t connection_bytes(const Client& client) {
   // The session around a Client, its socket's state and its first buffers: an estimate, as an allocator would
   // count them.
   constexpr std::uint64_t kSessionBytes = 4096;
+  // A message that waits is shared with its other subscribers: here only its place in the queue counts.
+  constexpr std::uint64_t kQueuedMessageBytes = 64;
   return kSessionBytes + client.input_bytes.load(std::memory_order_relaxed) +
-         client.output_bytes.load(std::memory_order_relaxed);
+         client.reply_bytes.load(std::memory_order_relaxed) +
+         client.queued_messages.load(std::memory_order_relaxed) * kQueuedMessageBytes;
 }
 
 std::uint64_t used_memory_bytes(Services& services) {

@@ -6,6 +6,7 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "src/net/client_table.hpp"
@@ -94,13 +95,18 @@ void IoThread::adopt(int fd, std::string address, std::string local_address) {
     session->created_ms = now_ms_;
     session->last_active_ms.store(now_ms_);
     clients_.add(*session);
-    Session& added = *session;
-    sessions_.emplace(&added, std::move(session));
-    epoll_event event{};
-    event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
-    event.data.ptr = &added;
-    epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event);
+    take_over(std::move(session));
   });
+}
+
+// Whatever the socket has ready is announced when it is added.
+void IoThread::take_over(std::unique_ptr<Session> session) {
+  Session& added = *session;
+  sessions_.emplace(&added, std::move(session));
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+  event.data.ptr = &added;
+  epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, added.socket(), &event);
 }
 
 void IoThread::remove(Session& session) {
@@ -116,24 +122,32 @@ void IoThread::remove(Session& session) {
 
 void IoThread::add_subscriber(ChannelKind kind, std::string_view name, Session& session) {
   if (has_mail()) deliver_mail();
-  auto& names = subscribers_[static_cast<std::size_t>(kind)];
-  auto it = names.find(name);
-  if (it == names.end()) it = names.emplace(std::string(name), std::vector<Session*>{}).first;
-  it->second.push_back(&session);
+  note_subscriber(kind, name, session);
   services_.pubsub.subscribe(kind, name, index_);
 }
 
 void IoThread::remove_subscriber(ChannelKind kind, std::string_view name, Session& session) {
   if (has_mail() && !session.closed()) deliver_mail();
+  if (forget_subscriber(kind, name, session)) services_.pubsub.unsubscribe(kind, name, index_);
+}
+
+void IoThread::note_subscriber(ChannelKind kind, std::string_view name, Session& session) {
+  auto& names = subscribers_[static_cast<std::size_t>(kind)];
+  auto it = names.find(name);
+  if (it == names.end()) it = names.emplace(std::string(name), std::vector<Session*>{}).first;
+  it->second.push_back(&session);
+}
+
+bool IoThread::forget_subscriber(ChannelKind kind, std::string_view name, Session& session) {
   auto& names = subscribers_[static_cast<std::size_t>(kind)];
   const auto it = names.find(name);
-  if (it == names.end()) return;
+  if (it == names.end()) return false;
   const auto place = std::find(it->second.begin(), it->second.end(), &session);
-  if (place == it->second.end()) return;
+  if (place == it->second.end()) return false;
   *place = it->second.back();
   it->second.pop_back();
   if (it->second.empty()) names.erase(it);
-  services_.pubsub.unsubscribe(kind, name, index_);
+  return true;
 }
 
 void IoThread::suspend(Session& session) {
@@ -276,6 +290,8 @@ void IoThread::read_on() {
 
 void IoThread::tick() {
   next_tick_ms_ = now_ms_ + kTickMs;
+  measure_load();
+  share_load();
   const std::int64_t commit_timeout = services_.settings.commit_timeout_ms.load(std::memory_order_relaxed);
   const std::vector<Session*> waiting = gated_;
   for (Session* session : waiting) {
@@ -294,6 +310,75 @@ void IoThread::tick() {
     if (!session->closed()) session->close("the server shuts down");
   }
   std::exchange(on_closed_, nullptr)();
+}
+
+// CPU time and not time awake: where all cores are busy, another thread would not help.
+void IoThread::measure_load() {
+  timespec cpu{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
+  const std::int64_t cpu_us = cpu.tv_sec * 1'000'000 + cpu.tv_nsec / 1000;
+  const std::int64_t elapsed_ms = now_ms_ - measured_ms_;
+  if (measured_ms_ != 0 && elapsed_ms > 0) {
+    load_percent_.store(static_cast<int>((cpu_us - measured_cpu_us_) / 10 / elapsed_ms),
+                        std::memory_order_relaxed);
+  }
+  measured_ms_ = now_ms_;
+  measured_cpu_us_ = cpu_us;
+}
+
+// Connections begin on as few threads as can serve them: a busy thread does more for each wake-up, and a
+// message to a subscriber of the same thread wakes up nobody. Only a thread that fills its core gives half of
+// them away.
+void IoThread::share_load() {
+  constexpr int kHotPercent = 85, kCoolPercent = 50, kHotTicks = 3;
+  constexpr std::size_t kMostAtOnce = 512;
+  hot_ticks_ = load_percent() >= kHotPercent ? hot_ticks_ + 1 : 0;
+  if (hot_ticks_ < kHotTicks || sessions_.size() < 2 || draining_) return;
+  hot_ticks_ = 0;
+  IoThread* coolest = this;
+  for (IoThread* thread : all_) {
+    if (thread->load_percent() < coolest->load_percent()) coolest = thread;
+  }
+  if (coolest == this || coolest->load_percent() > kCoolPercent) return;
+  std::vector<Session*> chosen;
+  for (const auto& [pointer, session] : sessions_) {
+    if (chosen.size() >= std::min(sessions_.size() / 2, kMostAtOnce)) break;
+    if (session->can_move()) chosen.push_back(pointer);
+  }
+  for (Session* session : chosen) {
+    if (session->can_move()) move_session(*session, *coolest);
+  }
+}
+
+void IoThread::move_session(Session& session, IoThread& to) {
+  std::vector<PubSub::Name> names;
+  for (std::size_t i = 0; i < kChannelKinds; ++i) {
+    const auto kind = static_cast<ChannelKind>(i);
+    for (const std::string& name : session.subscriptions(kind)) names.push_back({kind, name});
+  }
+  services_.pubsub.move(names, index_, to.index(), [&] {
+    deliver_mail();  // what was published before reaches it here
+    for (const PubSub::Name& name : names) forget_subscriber(name.kind, name.text, session);
+    if (session.in_dirty) {
+      session.in_dirty = false;
+      std::erase(dirty_, &session);
+    }
+    epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, session.socket(), nullptr);
+    const auto it = sessions_.find(&session);
+    auto moving = std::make_shared<std::unique_ptr<Session>>(std::move(it->second));
+    sessions_.erase(it);
+    session.move_to(to);
+    to.post([&to, moving] {
+      Session& arrived = **moving;
+      to.take_over(std::move(*moving));
+      for (std::size_t i = 0; i < kChannelKinds; ++i) {
+        const auto kind = static_cast<ChannelKind>(i);
+        for (const std::string& name : arrived.subscriptions(kind)) to.note_subscriber(kind, name, arrived);
+      }
+      to.flush_later(arrived);
+      if (arrived.killed.load()) arrived.close("CLIENT KILL");
+    });
+  });
 }
 
 void IoThread::sweep_killed() {

@@ -34,6 +34,12 @@ class IoThread : public Mailbox {
   IoThread(std::size_t index, Services& services, ClientTable& clients);
   ~IoThread() override;
 
+  /// All I/O threads, this one too: where connections may go when this thread has more to do than one core
+  /// can. Before `start`.
+  void set_threads(std::vector<IoThread*> threads) { all_ = std::move(threads); }
+  /// Share of a core that this thread used lately, in percent. Any thread.
+  int load_percent() const { return load_percent_.load(std::memory_order_relaxed); }
+
   void start();
   /// Asks the thread to end after what it is doing; joins it.
   void stop();
@@ -80,6 +86,12 @@ class IoThread : public Mailbox {
   void flush_dirty();
   void after_commit();
   void tick();
+  void note_subscriber(ChannelKind kind, std::string_view name, Session& session);
+  bool forget_subscriber(ChannelKind kind, std::string_view name, Session& session);
+  void measure_load();
+  void share_load();
+  void move_session(Session& session, IoThread& to);
+  void take_over(std::unique_ptr<Session> session);
   void retry_suspended();
   void read_on();
   void wake();
@@ -112,6 +124,11 @@ class IoThread : public Mailbox {
   std::atomic<bool> has_gated_{false};
   std::atomic<bool> has_work_{false};
   std::vector<MessageRef> mail_in_hand_;
+
+  std::vector<IoThread*> all_;
+  std::atomic<int> load_percent_{0};
+  std::int64_t measured_ms_ = 0, measured_cpu_us_ = 0;
+  int hot_ticks_ = 0;
 };
 
 }  // namespace isthmus

@@ -90,6 +90,18 @@ void Listener::accept(tcp::acceptor& acceptor) {
   });
 }
 
+// The first thread that has room, else the least busy one: IoThread::share_load says why they are not spread
+// at once.
+IoThread& Listener::choose_thread() const {
+  constexpr int kRoomBelowPercent = 70;
+  IoThread* coolest = threads_.front();
+  for (IoThread* thread : threads_) {
+    if (thread->load_percent() < kRoomBelowPercent) return *thread;
+    if (thread->load_percent() < coolest->load_percent()) coolest = thread;
+  }
+  return *coolest;
+}
+
 void Listener::take(tcp::socket socket) {
   services_->stats.connections_received.fetch_add(1, std::memory_order_relaxed);
   if (clients_->count() >= services_->settings.maxclients.load()) {
@@ -105,7 +117,7 @@ void Listener::take(tcp::socket socket) {
   if (error || local_error) return;  // gone already
   set_options(socket, services_->settings.tcp_keepalive_s.load());
   socket.non_blocking(true, error);
-  IoThread& thread = *threads_[next_thread_++ % threads_.size()];
+  IoThread& thread = choose_thread();
   clients_->expect();
   thread.adopt(socket.release(), text_of(peer), text_of(local));
 }

@@ -1,4 +1,4 @@
-// Accepts connections and hands them to the I/O threads in turn.
+// Accepts connections and hands them to the I/O threads.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +30,7 @@ class Listener {
   void listen_on(const std::string& address, int backlog);
   void accept(boost::asio::ip::tcp::acceptor& acceptor);
   void take(boost::asio::ip::tcp::socket socket);
+  IoThread& choose_thread() const;
 
   boost::asio::io_context& context_;
   std::uint16_t port_;
@@ -37,7 +38,6 @@ class Listener {
   Services* services_ = nullptr;
   ClientTable* clients_ = nullptr;
   std::vector<IoThread*> threads_;
-  std::size_t next_thread_ = 0;
 };
 
 }  // namespace isthmus

@@ -30,6 +30,8 @@ class Output {
 
   /// Bytes that wait, messages counted in full.
   std::size_t pending_bytes() const { return bytes_.size() - sent_ + message_bytes_; }
+  /// The same without messages, which are shared: what this connection alone holds.
+  std::size_t pending_reply_bytes() const { return bytes_.size() - sent_; }
   std::size_t pending_messages() const { return messages_; }
   bool empty() const { return pending_bytes() == 0; }
   /// Whether the first thing that waits is behind a commit that is not there yet.

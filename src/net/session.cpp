@@ -31,7 +31,7 @@ ssize_t send_pieces(int fd, Output::Pieces& pieces) {
 
 }  // namespace
 
-Session::Session(IoThread& io, int socket) : io_(io) {
+Session::Session(IoThread& io, int socket) : io_(&io), socket_(socket) {
   fd = socket;
   thread = io.index();
   authenticated = !io.services().settings.has_password();
@@ -40,7 +40,7 @@ Session::Session(IoThread& io, int socket) : io_(io) {
 }
 
 Session::~Session() {
-  if (fd >= 0) ::close(fd);
+  if (socket_ >= 0) ::close(socket_);
 }
 
 void Session::on_events(std::uint32_t events) {
@@ -48,7 +48,7 @@ void Session::on_events(std::uint32_t events) {
   if (closed()) return;
   if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) readable_ = true;
   if ((events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) peer_ended_ = true;
-  if (closing_ || io_.draining()) {
+  if (closing_ || io_->draining()) {
     // Nothing is wanted any more; the end of the connection still is.
     if ((events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) close("closed by the client");
     return;
@@ -59,12 +59,12 @@ void Session::on_events(std::uint32_t events) {
 // Edge-triggered: what the socket has is announced once, and remembered in `readable_` until a read comes
 // back short.
 void Session::read() {
-  if (!readable_ || in_suspended || closing_ || io_.draining()) return;
+  if (!readable_ || in_suspended || closing_ || io_->draining()) return;
   if (!input_.empty()) {
     read_more(parser_.needed());
     return;
   }
-  auto& buffer = io_.read_buffer();
+  auto& buffer = io_->read_buffer();
   const ssize_t size = receive(buffer.data(), buffer.size());
   if (size <= 0) return;
   const std::string_view bytes(buffer.data(), static_cast<std::size_t>(size));
@@ -73,7 +73,7 @@ void Session::read() {
   if (used < bytes.size()) input_.assign(bytes.substr(used));
   input_bytes.store(input_.size(), std::memory_order_relaxed);
   // All replies of a round leave together at its end: their readers wake up once, not once for each.
-  io_.flush_later(*this);
+  io_->flush_later(*this);
 }
 
 // Reads behind what is there already, in larger pieces when a large argument is on its way.
@@ -93,7 +93,7 @@ void Session::read_more(std::size_t wanted) {
 
 // One read. 0 if there is nothing now, negative if the connection is gone (and closed).
 ssize_t Session::receive(char* data, std::size_t room) {
-  const ssize_t size = ::recv(fd, data, room, 0);
+  const ssize_t size = ::recv(socket_, data, room, 0);
   if (size < 0 && (errno == EAGAIN || errno == EINTR)) {
     readable_ = errno == EINTR;
     return 0;
@@ -101,7 +101,7 @@ ssize_t Session::receive(char* data, std::size_t room) {
   if (size == 0 && !output_.empty()) {
     // It sends no more, and may still read what it has asked for.
     closing_ = true;
-    io_.flush_later(*this);
+    io_->flush_later(*this);
     return 0;
   }
   if (size <= 0) {
@@ -109,14 +109,14 @@ ssize_t Session::receive(char* data, std::size_t room) {
     return -1;
   }
   readable_ = static_cast<std::size_t>(size) == room || peer_ended_;
-  if (readable_) io_.read_again(*this);
-  ThreadStats::add(io_.stats().input_bytes, static_cast<std::uint64_t>(size));
-  last_active_ms.store(io_.now_ms(), std::memory_order_relaxed);
+  if (readable_) io_->read_again(*this);
+  ThreadStats::add(io_->stats().input_bytes, static_cast<std::uint64_t>(size));
+  last_active_ms.store(io_->now_ms(), std::memory_order_relaxed);
   return size;
 }
 
 void Session::resume() {
-  io_.flush_later(*this);
+  io_->flush_later(*this);
   if (!input_.empty()) process();
   if (!closed()) read();
 }
@@ -130,29 +130,29 @@ void Session::process() {
     parser_.trim();
   }
   input_bytes.store(input_.size(), std::memory_order_relaxed);
-  const auto limit = static_cast<std::size_t>(io_.services().settings.query_buffer_limit_bytes.load());
+  const auto limit = static_cast<std::size_t>(io_->services().settings.query_buffer_limit_bytes.load());
   if (input_.size() > limit) {
-    io_.services().stats.query_buffer_disconnections.fetch_add(1, std::memory_order_relaxed);
+    io_->services().stats.query_buffer_disconnections.fetch_add(1, std::memory_order_relaxed);
     close("query buffer over client-query-buffer-limit");
     return;
   }
-  io_.flush_later(*this);
+  io_->flush_later(*this);
 }
 
 bool Session::must_wait() {
   if (output_.pending_bytes() > kStopReadingAboveBytes) return true;
-  if (sleep_until_ms > io_.now_ms()) return true;
-  return io_.services().journal.backlog_bytes() > Journal::kBacklogLimitBytes;
+  if (sleep_until_ms > io_->now_ms()) return true;
+  return io_->services().journal.backlog_bytes() > Journal::kBacklogLimitBytes;
 }
 
 // Evaluates the whole requests in `bytes`; returns how many bytes it took.
 std::size_t Session::evaluate(std::string_view bytes) {
-  Services& services = io_.services();
+  Services& services = io_->services();
   resp::Writer writer(output_.replies(), protocol);
   std::size_t used = 0;
   while (used < bytes.size() && !closing_) {
     if (must_wait()) {
-      io_.suspend(*this);
+      io_->suspend(*this);
       break;
     }
     const resp::ParseStatus status = parser_.parse(bytes.substr(used));
@@ -164,12 +164,12 @@ std::size_t Session::evaluate(std::string_view bytes) {
     }
     if (!parser_.args().empty()) {
       // What it has been sent so far stands before the next reply.
-      if (in_subscribed_mode() && io_.has_mail()) io_.deliver_mail();
+      if (in_subscribed_mode() && io_->has_mail()) io_->deliver_mail();
       const std::size_t reply_begin = output_.replies().size();
       writer.set_protocol(protocol);
-      const Outcome outcome = dispatch(services, *this, parser_.args(), writer, io_.now_ms());
+      const Outcome outcome = dispatch(services, *this, parser_.args(), writer, io_->now_ms());
       if (outcome.postponed) {
-        io_.suspend(*this);
+        io_->suspend(*this);
         break;
       }
       after_reply(reply_begin, outcome.gate);
@@ -193,53 +193,67 @@ void Session::after_reply(std::size_t reply_begin, backend::Seq gate) {
     if (reply_mode == ReplyMode::skip) reply_mode = ReplyMode::on;
     if (reply_mode == ReplyMode::skip_next) reply_mode = ReplyMode::skip;
   }
-  const bool waits = gate > io_.services().journal.committed();
-  output_.end_reply(waits ? gate : 0, io_.now_ms());
+  const bool waits = gate > io_->services().journal.committed();
+  output_.end_reply(waits ? gate : 0, io_->now_ms());
   if (close_after_reply) closing_ = true;
 }
 
 void Session::protocol_error() {
   resp::Writer(output_.replies(), protocol).error(parser_.error());
-  output_.end_reply(0, io_.now_ms());
-  io_.services().stats.count_error(parser_.error());
+  output_.end_reply(0, io_->now_ms());
+  io_->services().stats.count_error(parser_.error());
   closing_ = true;
 }
 
 void Session::flush() {
-  if (sleep_until_ms > io_.now_ms()) {
-    io_.suspend(*this);  // DEBUG SLEEP: its reply comes after the time
+  if (sleep_until_ms > io_->now_ms()) {
+    io_->suspend(*this);  // DEBUG SLEEP: its reply comes after the time
     return;
   }
   Output::Pieces pieces;
-  const backend::Seq committed = io_.services().journal.committed();
+  const backend::Seq committed = io_->services().journal.committed();
   for (;;) {
     output_.gather(committed, pieces);
     if (pieces.count == 0) break;
-    const ssize_t sent = send_pieces(fd, pieces);
+    const ssize_t sent = send_pieces(socket_, pieces);
     if (sent < 0) {
       if (errno == EINTR) continue;
       if (errno == EAGAIN) {
-        output_bytes.store(output_.pending_bytes(), std::memory_order_relaxed);
+        show_output();
         return;
       }
       close("write error");
       return;
     }
-    ThreadStats::add(io_.stats().output_bytes, static_cast<std::uint64_t>(sent));
+    ThreadStats::add(io_->stats().output_bytes, static_cast<std::uint64_t>(sent));
     output_.consume(static_cast<std::size_t>(sent));
   }
-  output_bytes.store(output_.pending_bytes(), std::memory_order_relaxed);
+  show_output();
   if (!output_.empty()) {
-    io_.wait_for_commit(*this);
+    io_->wait_for_commit(*this);
   } else if (closing_) {
     close("asked to");
   }
 }
 
+void Session::show_output() {
+  output_bytes.store(output_.pending_bytes(), std::memory_order_relaxed);
+  reply_bytes.store(output_.pending_reply_bytes(), std::memory_order_relaxed);
+}
+
+bool Session::can_move() const {
+  return !in_dirty && !in_suspended && !in_gated && !in_unread && !closed() && !closing_ && output_.empty();
+}
+
+void Session::move_to(IoThread& io) {
+  io_ = &io;
+  thread.store(io.index());
+}
+
 void Session::check_commit_timeout(std::int64_t timeout_ms) {
-  Services& services = io_.services();
+  Services& services = io_->services();
   const std::size_t failed =
-      output_.fail_gated(services.journal.committed(), io_.now_ms() - timeout_ms,
+      output_.fail_gated(services.journal.committed(), io_->now_ms() - timeout_ms,
                          "CLUSTERDOWN The write is not in the log yet, it may or may not be done: " +
                              services.journal.unavailable_reason());
   if (failed == 0) return;
@@ -248,7 +262,7 @@ void Session::check_commit_timeout(std::int64_t timeout_ms) {
 }
 
 bool Session::over_output_limit() {
-  Settings& settings = io_.services().settings;
+  Settings& settings = io_->services().settings;
   const Settings::OutputLimit& limit = in_subscribed_mode() || monitors.load(std::memory_order_relaxed)
                                            ? settings.pubsub_output
                                            : settings.normal_output;
@@ -260,8 +274,9 @@ bool Session::over_output_limit() {
     over_soft_limit_since_ms_ = 0;
     return false;
   }
-  if (over_soft_limit_since_ms_ == 0) over_soft_limit_since_ms_ = io_.now_ms();
-  return io_.now_ms() - over_soft_limit_since_ms_ > limit.soft_seconds.load(std::memory_order_relaxed) * 1000;
+  if (over_soft_limit_since_ms_ == 0) over_soft_limit_since_ms_ = io_->now_ms();
+  return io_->now_ms() - over_soft_limit_since_ms_ >
+         limit.soft_seconds.load(std::memory_order_relaxed) * 1000;
 }
 
 // Only queues: a command may be under evaluation, with locks held. Whether the client keeps up shows when it
@@ -270,12 +285,12 @@ void Session::deliver(const MessageRef& message) {
   if (closed()) return;
   output_.push(message, protocol >= 3);
   queued_messages.store(output_.pending_messages(), std::memory_order_relaxed);
-  io_.flush_later(*this);
+  io_->flush_later(*this);
 }
 
 void Session::check_limits() {
   if (closed()) return;
-  Services& services = io_.services();
+  Services& services = io_->services();
   queued_messages.store(output_.pending_messages(), std::memory_order_relaxed);
   if (over_output_limit()) {
     services.stats.output_buffer_disconnections.fetch_add(1, std::memory_order_relaxed);
@@ -288,7 +303,7 @@ void Session::check_limits() {
   const std::int64_t timeout_s = services.settings.timeout_s.load(std::memory_order_relaxed);
   const bool exempt = in_subscribed_mode() || monitors.load(std::memory_order_relaxed);
   if (timeout_s > 0 && !exempt &&
-      io_.now_ms() - last_active_ms.load(std::memory_order_relaxed) > timeout_s * 1000) {
+      io_->now_ms() - last_active_ms.load(std::memory_order_relaxed) > timeout_s * 1000) {
     close("idle for longer than timeout");
   }
 }
@@ -298,19 +313,19 @@ void Session::close(std::string_view why) {
   log_debug("Connection closed", {{"client", id}, {"address", address}, {"why", why}});
   for (std::size_t i = 0; i < kChannelKinds; ++i) {
     const auto kind = static_cast<ChannelKind>(i);
-    for (const std::string& channel : subscriptions_[i]) io_.remove_subscriber(kind, channel, *this);
+    for (const std::string& channel : subscriptions_[i]) io_->remove_subscriber(kind, channel, *this);
     subscriptions_[i].clear();
   }
-  forget_watches(io_.services(), *this);
-  ::close(fd);
-  fd = -1;
+  forget_watches(io_->services(), *this);
+  ::close(socket_);
+  socket_ = -1;
   output_.clear();
-  io_.remove(*this);
+  io_->remove(*this);
 }
 
 bool Session::subscribe(ChannelKind kind, std::string_view channel) {
   if (!subscriptions_[static_cast<std::size_t>(kind)].emplace(channel).second) return false;
-  io_.add_subscriber(kind, channel, *this);
+  io_->add_subscriber(kind, channel, *this);
   count_subscriptions();
   return true;
 }
@@ -319,7 +334,7 @@ bool Session::unsubscribe(ChannelKind kind, std::string_view channel) {
   auto& names = subscriptions_[static_cast<std::size_t>(kind)];
   const auto it = names.find(channel);
   if (it == names.end()) return false;
-  io_.remove_subscriber(kind, channel, *this);
+  io_->remove_subscriber(kind, channel, *this);
   names.erase(it);
   count_subscriptions();
   return true;

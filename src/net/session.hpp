@@ -34,7 +34,12 @@ class Session final : public Client {
   /// Closes the connection if its client does not read what waits for it, or is idle for too long.
   void check_limits();
   void close(std::string_view why);
-  bool closed() const { return fd < 0; }
+  bool closed() const { return socket_ < 0; }
+  int socket() const { return socket_; }
+  /// Whether it is at rest and may go to another thread: nothing to send, in no list.
+  bool can_move() const;
+  /// Belongs to that thread from now on.
+  void move_to(IoThread& io);
   bool has_output() const { return !output_.empty(); }
 
   bool subscribe(ChannelKind kind, std::string_view channel) override;
@@ -55,7 +60,10 @@ class Session final : public Client {
   void count_subscriptions();
   bool over_output_limit();
 
-  IoThread& io_;
+  void show_output();
+
+  IoThread* io_;
+  int socket_;  // -1 once it is closed
   resp::RequestParser parser_;
   std::string input_;  // a request that is not whole yet, or must wait
   Output output_;

@@ -30,6 +30,17 @@ void PubSub::unsubscribe(ChannelKind kind, std::string_view name, std::size_t th
   totals_[static_cast<std::size_t>(kind)].fetch_sub(1);
 }
 
+void PubSub::move(const std::vector<Name>& names, std::size_t from, std::size_t to,
+                  const std::function<void()>& hand_over) {
+  const std::unique_lock lock(mutex_);
+  for (const Name& name : names) {
+    Counts& counts = registry(name.kind).find(name.text)->second;
+    --counts.by_thread[from];
+    ++counts.by_thread[to];
+  }
+  hand_over();
+}
+
 std::size_t PubSub::send(const Counts& counts, const MessageRef& message) const {
   for (std::size_t i = 0; i < counts.by_thread.size(); ++i) {
     if (counts.by_thread[i] != 0) mailboxes_[i]->push(message);

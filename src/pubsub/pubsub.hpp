@@ -48,6 +48,16 @@ class PubSub {
   void subscribe(ChannelKind kind, std::string_view name, std::size_t thread);
   void unsubscribe(ChannelKind kind, std::string_view name, std::size_t thread);
 
+  /// A subscriber of these names goes from one thread to another. `hand_over` is called while no message can
+  /// be published: what came before is in the mailbox of `from`, what comes after goes to `to`. It must not
+  /// call back.
+  struct Name {
+    ChannelKind kind;
+    std::string_view text;
+  };
+  void move(const std::vector<Name>& names, std::size_t from, std::size_t to,
+            const std::function<void()>& hand_over);
+
   /// Hands the message to all subscribers of the channel and of matching patterns; returns how many there
   /// are.
   std::size_t publish(std::string_view channel, std::string_view payload);
