@@ -49,6 +49,7 @@ void Expirer::run() {
       }
       more &= services_.journal.backlog_bytes() < Journal::kBacklogLimitBytes;
     }
+    services_.journal.commit_soon();
     lock.lock();
   }
 }

@@ -212,8 +212,16 @@ void IoThread::round(int timeout_ms) {
   }
   retry_suspended();
   if (now_ms_ >= next_tick_ms_) tick();
+  commit_what_was_appended();
   flush_dirty();
   removed_.clear();
+}
+
+void IoThread::commit_what_was_appended() {
+  const backend::Seq appended = services_.journal.appended();
+  if (appended == seen_append_) return;
+  seen_append_ = appended;
+  services_.journal.commit_soon();
 }
 
 void IoThread::run_tasks() {

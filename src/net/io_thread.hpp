@@ -94,6 +94,7 @@ class IoThread : public Mailbox {
   void take_over(std::unique_ptr<Session> session);
   void retry_suspended();
   void read_on();
+  void commit_what_was_appended();
   void wake();
   int timeout_ms() const;
 
@@ -116,6 +117,7 @@ class IoThread : public Mailbox {
   std::array<StringMap<std::vector<Session*>>, kChannelKinds> subscribers_;
   std::vector<Session*> dirty_, suspended_, gated_, unread_;
   backend::Seq seen_commit_ = 0;
+  backend::Seq seen_append_ = 0;
 
   std::mutex mutex_;
   std::vector<std::function<void()>> tasks_;

@@ -104,8 +104,9 @@ void Journal::Group::close() {
   if (has_rows_) journal_->open_.end_group();
   has_rows_ = false;
   lock_.unlock();
-  journal_->work_.notify_one();
 }
+
+void Journal::commit_soon() { work_.notify_one(); }
 
 void Journal::wait_for_work() {
   std::unique_lock lock(mutex_);

@@ -32,6 +32,10 @@ class Journal {
   /// Commits what has gathered, if the backend can, and ends the thread. True if nothing was left behind.
   bool stop(std::chrono::milliseconds patience);
 
+  /// Wakes the committing thread if it sleeps. Groups do not do so themselves: who evaluates several requests
+  /// in a row calls this after the last one, and they are committed together.
+  void commit_soon();
+
   bool durable() const { return durable_; }
   /// False while the backend refuses commits: new writes fail at once, reads go on.
   bool available() const { return available_.load(std::memory_order_relaxed); }
