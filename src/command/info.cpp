@@ -347,6 +347,7 @@ void isthmus_section(const Context& context, std::string& out) {
   section.field("published_messages", services.stats.published_messages.load());
   section.field("delivered_messages", services.stats.delivered_messages.load());
   section.field("closed_slow_subscribers", services.stats.closed_slow_subscribers.load());
+  section.field("moved_connections", services.stats.moved_connections.load());
 }
 
 struct SectionEntry {

@@ -376,6 +376,7 @@ void IoThread::move_session(Session& session, IoThread& to) {
     auto moving = std::make_shared<std::unique_ptr<Session>>(std::move(it->second));
     sessions_.erase(it);
     session.move_to(to);
+    services_.stats.moved_connections.fetch_add(1, std::memory_order_relaxed);
     to.post([&to, moving] {
       Session& arrived = **moving;
       to.take_over(std::move(*moving));

@@ -23,7 +23,7 @@ void Stats::reset() {
   for (auto* counter :
        {&connections_received, &rejected_connections, &expired_keys, &closed_slow_subscribers,
         &output_buffer_disconnections, &query_buffer_disconnections, &published_messages, &delivered_messages,
-        &error_replies, &auth_failures, &commit_timeouts, &peak_memory_bytes}) {
+        &error_replies, &auth_failures, &commit_timeouts, &moved_connections, &peak_memory_bytes}) {
     counter->store(0);
   }
   const std::lock_guard lock(mutex_);

@@ -64,6 +64,7 @@ class Stats {
   std::atomic<std::uint64_t> error_replies{0};
   std::atomic<std::uint64_t> auth_failures{0};
   std::atomic<std::uint64_t> commit_timeouts{0};
+  std::atomic<std::uint64_t> moved_connections{0};  ///< from a busy I/O thread to another
   std::atomic<std::uint64_t> peak_memory_bytes{0};
 
   /// Counts an error reply by its first word ("ERR", "WRONGTYPE", …), for INFO errorstats.

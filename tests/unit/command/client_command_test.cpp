@@ -54,7 +54,7 @@ TEST_F(ClientCommand, LineHasEveryFieldInRedisOrder) {
   EXPECT_EQ(
       client_line(client, 15'999),
       "id=3 addr=1.2.3.4:5 laddr=5.6.7.8:6379 fd=12 name=me age=5 idle=1 flags=Px db=4 sub=1 psub=2 ssub=3 "
-      "multi=5 qbuf=6 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=7 omem=70 tot-mem=4172 "
+      "multi=5 qbuf=6 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=7 omem=70 tot-mem=4550 "
       "events=rw cmd=get user=default redir=-1 resp=3 lib-name=lib lib-ver=1.0");
 }
 
