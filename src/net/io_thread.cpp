@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <system_error>
 
 #include <sys/epoll.h>
@@ -21,6 +22,16 @@ constexpr std::int64_t kTickMs = 100;
 constexpr int kSuspendedTickMs = 2;
 
 thread_local IoThread* current = nullptr;
+
+// How long the machine's cores have been idle since it started, all together, in seconds (proc(5),
+// /proc/stat); 0 if unknown.
+double idle_core_seconds() {
+  std::ifstream stat("/proc/stat");
+  std::string name;
+  double user = 0, nice = 0, system = 0, idle = 0;
+  if (!(stat >> name >> user >> nice >> system >> idle)) return 0;
+  return idle / static_cast<double>(sysconf(_SC_CLK_TCK));
+}
 
 }  // namespace
 
@@ -338,11 +349,17 @@ void IoThread::measure_load() {
 // message to a subscriber of the same thread wakes up nobody. Only a thread that fills its core gives half of
 // them away.
 void IoThread::share_load() {
-  constexpr int kHotPercent = 85, kCoolPercent = 50, kHotTicks = 3;
+  constexpr int kHotPercent = 85, kCoolPercent = 50, kHotTicks = 4;
   constexpr std::size_t kMostAtOnce = 512;
+  // A second thread helps only where part of a core is free; else it takes the core from who sends the
+  // requests.
+  constexpr double kFreeCores = 0.3;
   hot_ticks_ = load_percent() >= kHotPercent ? hot_ticks_ + 1 : 0;
+  if (hot_ticks_ == 1) hot_since_idle_s_ = idle_core_seconds();
   if (hot_ticks_ < kHotTicks || sessions_.size() < 2 || draining_) return;
+  const double elapsed_s = static_cast<double>((hot_ticks_ - 1) * kTickMs) / 1000;
   hot_ticks_ = 0;
+  if (idle_core_seconds() - hot_since_idle_s_ < kFreeCores * elapsed_s) return;
   IoThread* coolest = this;
   for (IoThread* thread : all_) {
     if (thread->load_percent() < coolest->load_percent()) coolest = thread;

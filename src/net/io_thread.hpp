@@ -131,6 +131,7 @@ class IoThread : public Mailbox {
   std::atomic<int> load_percent_{0};
   std::int64_t measured_ms_ = 0, measured_cpu_us_ = 0;
   int hot_ticks_ = 0;
+  double hot_since_idle_s_ = 0;  // the machine's idle time when it became hot
 };
 
 }  // namespace isthmus
