@@ -158,13 +158,6 @@ std::size_t hash_bytes(const Node& key, std::size_t samples) {
   return sizeof(FieldTable) + table.fields.bucket_bytes() + all;
 }
 
-std::string packed_with(const FieldView& field) {
-  std::string bytes = PackedHash::empty(field.version);
-  PackedHash::encode(bytes, field.version, field);
-  PackedHash::set_counts(bytes.data(), field.deleted ? 0 : 1, 1);
-  return bytes;
-}
-
 Node* hash_write(Heap& heap, Node* key, const FieldView& field, const HashLimits& limits) {
   if (key->type == NodeType::packed_hash) {
     const PackedHash::Place place = PackedHash::find(key->value(), field.name);

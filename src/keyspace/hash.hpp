@@ -39,9 +39,6 @@ FieldView hash_random(const Node& key, const std::function<std::uint64_t()>& ran
 /// Bytes that hang on the node besides its own allocation.
 std::size_t hash_bytes(const Node& key, std::size_t samples);
 
-/// The bytes of a packed hash with one field, for a new node.
-std::string packed_with(const FieldView& field);
-
 /// Writes the field, replacing whatever the hash had under that name. Returns the node, which may have moved.
 Node* hash_write(Heap& heap, Node* key, const FieldView& field, const HashLimits& limits);
 /// Makes a packed hash a table. Returns the node, which may have moved.

@@ -111,6 +111,7 @@ ssize_t Session::receive(char* data, std::size_t room) {
   readable_ = static_cast<std::size_t>(size) == room || peer_ended_;
   if (readable_) io_->read_again(*this);
   ThreadStats::add(io_->stats().input_bytes, static_cast<std::uint64_t>(size));
+  ThreadStats::add(io_->stats().read_calls, 1);
   last_active_ms.store(io_->now_ms(), std::memory_order_relaxed);
   return size;
 }
@@ -165,14 +166,13 @@ std::size_t Session::evaluate(std::string_view bytes) {
     if (!parser_.args().empty()) {
       // What it has been sent so far stands before the next reply.
       if (in_subscribed_mode() && io_->has_mail()) io_->deliver_mail();
-      const std::size_t reply_begin = output_.replies().size();
       writer.set_protocol(protocol);
       const Outcome outcome = dispatch(services, *this, parser_.args(), writer, io_->now_ms());
       if (outcome.postponed) {
         io_->suspend(*this);
         break;
       }
-      after_reply(reply_begin, outcome.gate);
+      after_reply(outcome.gate);
     }
     used += parser_.consumed();
     if (output_.pending_bytes() > kFlushAboveBytes && !output_.gated(services.journal.committed())) {
@@ -183,13 +183,13 @@ std::size_t Session::evaluate(std::string_view bytes) {
   return used;
 }
 
-void Session::after_reply(std::size_t reply_begin, backend::Seq gate) {
+void Session::after_reply(backend::Seq gate) {
   if (authenticated != parser_authenticated_) {
     parser_authenticated_ = authenticated;
     parser_.set_authenticated(authenticated);
   }
   if (reply_mode != ReplyMode::on) {
-    output_.replies().resize(reply_begin);
+    output_.drop_reply();
     if (reply_mode == ReplyMode::skip) reply_mode = ReplyMode::on;
     if (reply_mode == ReplyMode::skip_next) reply_mode = ReplyMode::skip;
   }
@@ -226,6 +226,7 @@ void Session::flush() {
       return;
     }
     ThreadStats::add(io_->stats().output_bytes, static_cast<std::uint64_t>(sent));
+    ThreadStats::add(io_->stats().write_calls, 1);
     output_.consume(static_cast<std::size_t>(sent));
   }
   show_output();

@@ -55,7 +55,7 @@ class Session final : public Client {
   void process();
   std::size_t evaluate(std::string_view bytes);
   bool must_wait();
-  void after_reply(std::size_t reply_begin, backend::Seq gate);
+  void after_reply(backend::Seq gate);
   void protocol_error();
   void count_subscriptions();
   bool over_output_limit();
