@@ -12,12 +12,6 @@ constexpr std::chrono::milliseconds kPeriod{10};
 // Keys deleted under one hold of a shard's lock: some tens of microseconds.
 constexpr std::size_t kAtOnce = 64;
 
-std::int64_t now_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
 }  // namespace
 
 void Expirer::start() {
@@ -42,7 +36,7 @@ void Expirer::run() {
     bool more = services_.journal.available();
     while (more) {
       more = false;
-      const std::int64_t now = now_ms();
+      const std::int64_t now = wall_clock_ms();
       for (std::size_t i = 0; i < kShards; ++i) {
         if (services_.keyspace.shards()[i].next_deadline.load(std::memory_order_relaxed) > now) continue;
         more |= Evaluation(services_, now).expire_due(i, kAtOnce);

@@ -2,11 +2,18 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 
 #include "backend/row.hpp"
 
 namespace isthmus {
+
+/// The wall clock in milliseconds since the Unix epoch.
+inline std::int64_t wall_clock_ms() {
+  const auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(since_epoch).count();
+}
 
 /// 48 bits of wall-clock milliseconds and 16 bits of counter: close to real time, and never the same twice
 /// (Kulkarni et al., "Logical Physical Clocks", OPODIS 2014). Thread-safe.

@@ -35,12 +35,6 @@ double idle_core_seconds() {
 
 }  // namespace
 
-std::int64_t wall_clock_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
 IoThread::IoThread(std::size_t index, Services& services, ClientTable& clients)
     : index_(index), services_(services), clients_(clients) {
   epoll_fd_ = epoll_create1(EPOLL_CLOEXEC);

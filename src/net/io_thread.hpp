@@ -26,9 +26,6 @@ namespace isthmus {
 class Session;
 class ClientTable;
 
-/// Milliseconds since the Unix epoch.
-std::int64_t wall_clock_ms();
-
 class IoThread : public Mailbox {
  public:
   IoThread(std::size_t index, Services& services, ClientTable& clients);

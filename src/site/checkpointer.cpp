@@ -118,9 +118,7 @@ void Checkpointer::write_piece(Journal& journal) {
       log_.finish_checkpoint(covered_);
       dirty_count_.store(dirty_.size(), std::memory_order_relaxed);
       journal.stats_.checkpoints.fetch_add(1, std::memory_order_relaxed);
-      journal.stats_.last_checkpoint_ms.store(std::chrono::duration_cast<std::chrono::milliseconds>(
-                                                  std::chrono::system_clock::now().time_since_epoch())
-                                                  .count());
+      journal.stats_.last_checkpoint_ms.store(wall_clock_ms());
       phase_ = Phase::cutting;
       return;
     case Phase::cutting:
