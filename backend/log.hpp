@@ -70,6 +70,9 @@ class LoadSink {
   virtual void key(const StoredKey& key) = 0;
   virtual void field(const StoredField& field) = 0;
   virtual void row(const Row& row) = 0;
+  /// Of this origin everything up to `seq` is in the checkpoint, whether or not its rows are still in the
+  /// log. Before the first key. An embedded log, which is read whole, does not say it.
+  virtual void covered(OriginId /*origin*/, Seq /*seq*/) {}
 };
 
 /// The log cannot be opened or used at all: a wrong path, a foreign or newer database, a lock held by another
@@ -78,7 +81,10 @@ struct OpenError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// The backend could not take a transaction. Nothing of it is in the log.
+class SharedLog;
+
+/// The backend could not take a transaction. Of an embedded log nothing of it is in the log; of a shared log
+/// whose connection broke that is unknown (SharedLog::connect tells).
 struct AppendError : std::runtime_error {
   enum class Kind {
     unavailable,  ///< the world's failure (disk full, file gone, I/O error): the same batch may go in later
@@ -115,11 +121,14 @@ class Log {
   virtual bool cut() = 0;
   /// Size of the database on disk in bytes, for INFO. 0 if unknown.
   virtual std::uint64_t disk_bytes() const = 0;
+  /// The same log as one that several servers share; null if it is embedded in one process.
+  virtual SharedLog* shared() { return nullptr; }
   /// One line for INFO and log lines: the kind and place of the backend without secrets, as `sqlite:/path`.
   virtual std::string description() const = 0;
 };
 
-/// Opens the backend that `url` names: `memory:` or `sqlite:PATH`. Throws OpenError and touches nothing if it
+/// Opens the backend that `url` names: `memory:`, `sqlite:PATH`, or whatever libpq takes as a connection URI
+/// (`postgresql://…`, `postgres://…`). Throws OpenError and touches nothing if it
 /// cannot.
 std::unique_ptr<Log> open_log(const std::string& url);
 

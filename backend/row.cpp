@@ -50,7 +50,32 @@ void RowBatch::append(const Row& row) {
   packed.group_end = row.group_end;
   packed.has_deadline = row.expire_at.has_value();
   bytes_.append(row.key).append(row.field).append(row.value);
+  if (!row.event.empty() || row.requester != 0) {
+    Extra& more = extra(packed);
+    more = {std::string(row.event), row.requester, row.request, std::string(row.reply)};
+  }
   rows_.push_back(packed);
+}
+
+RowBatch::Extra& RowBatch::extra(Packed& packed) {
+  if (packed.extra == 0) {
+    extras_.emplace_back();
+    packed.extra = static_cast<std::uint32_t>(extras_.size());
+  }
+  return extras_[packed.extra - 1];
+}
+
+void RowBatch::add_event(std::size_t index, std::string_view event) {
+  std::string& events = extra(rows_[index]).event;
+  if (!events.empty()) events.push_back(',');
+  events.append(event);
+}
+
+void RowBatch::answer(OriginId requester, std::uint64_t request, std::string_view reply) {
+  Extra& more = extra(rows_.back());
+  more.requester = requester;
+  more.request = request;
+  more.reply = reply;
 }
 
 Row RowBatch::operator[](std::size_t index) const {
@@ -69,11 +94,18 @@ Row RowBatch::operator[](std::size_t index) const {
   row.value = bytes.substr(std::size_t{packed.key_size} + packed.field_size, packed.value_size);
   if (packed.has_deadline) row.expire_at = packed.expire_at;
   row.sent_at = packed.sent_at;
+  if (packed.extra == 0) return row;
+  const Extra& more = extras_[packed.extra - 1];
+  row.event = more.event;
+  row.requester = more.requester;
+  row.request = more.request;
+  row.reply = more.reply;
   return row;
 }
 
 void RowBatch::clear() {
   rows_.clear();
+  extras_.clear();
   bytes_.clear();
   if (rows_.capacity() * sizeof(Packed) > kKeptBytes) std::vector<Packed>().swap(rows_);
   if (bytes_.capacity() > kKeptBytes) std::string().swap(bytes_);

@@ -52,6 +52,13 @@ struct Row {
   /// Deadline in milliseconds since the Unix epoch (kinds set and expire).
   std::optional<std::int64_t> expire_at;
   std::int64_t sent_at = 0;  ///< milliseconds since the Unix epoch (messages only, else 0)
+  /// The keyspace events that this row raises, in order, separated by commas; empty if none.
+  std::string_view event;
+  /// Who asked for a forwarded command, which of its requests it was, and what it is told: on the last row of
+  /// the group. 0, 0 and empty if the command was not forwarded.
+  OriginId requester = 0;
+  std::uint64_t request = 0;
+  std::string_view reply;
 };
 
 /// Rows that commit together, with their bytes in one piece of memory. Not thread-safe.
@@ -61,6 +68,10 @@ class RowBatch {
   void append(const Row& row);
   /// The last row ends its group. The batch must not be empty.
   void end_group() { rows_.back().group_end = true; }
+  /// Adds a keyspace event to those of the row at `index`.
+  void add_event(std::size_t index, std::string_view event);
+  /// The last row answers this forwarded request. The batch must not be empty.
+  void answer(OriginId requester, std::uint64_t request, std::string_view reply);
   bool empty() const { return rows_.empty(); }
   std::size_t size() const { return rows_.size(); }
   /// Bytes of keys, fields and values held.
@@ -80,11 +91,21 @@ class RowBatch {
     std::int64_t sent_at;
     std::size_t offset;
     std::uint32_t key_size, field_size, value_size;
+    std::uint32_t extra;  // 1 + the place in extras_; 0: none
     std::uint8_t db;
     RowKind kind;
     bool group_end, has_deadline;
   };
+  // What few rows have.
+  struct Extra {
+    std::string event;
+    OriginId requester = 0;
+    std::uint64_t request = 0;
+    std::string reply;
+  };
+  Extra& extra(Packed& packed);
   std::vector<Packed> rows_;
+  std::vector<Extra> extras_;
   std::string bytes_;
 };
 
