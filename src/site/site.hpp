@@ -1,0 +1,84 @@
+// This server as a member of its site: who may write, what the others have done, and how to reach them.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "backend/shared_log.hpp"
+
+namespace isthmus {
+
+class Forwarder;
+
+/// Who evaluates state-changing commands.
+enum class Role : std::uint8_t {
+  follower,   ///< another server, if any: commands are forwarded to it
+  candidate,  ///< this one soon: it holds the lock and waits until its feed has shown its own lease row
+  writer,     ///< this one
+};
+
+std::string_view role_name(Role role);
+
+/// What the parts of a server with a shared log tell each other. Made before them and outlives them.
+/// Thread-safe.
+class Site {
+ public:
+  Site(backend::SharedLog& log, std::string address, std::string version);
+
+  /// Random, new for each process: the origin of its messages, and its name as a requester.
+  backend::OriginId server() const { return server_; }
+  const std::string& address() const { return address_; }
+  const std::string& version() const { return version_; }
+  backend::SharedLog& log() { return log_; }
+
+  /// Changes only while every shard is locked, or from anything but writer: whoever holds a shard's lock and
+  /// sees that this is the writer may append rows until the lock is gone.
+  Role role() const { return role_.load(); }
+  bool is_writer() const { return role() == Role::writer; }
+  void set_role(Role role) { role_.store(role); }
+
+  /// How far this server's feed is.
+  backend::Position feed_position() const { return feed_position_.load(); }
+  void set_feed_position(backend::Position position) { feed_position_.store(position); }
+  bool feed_healthy() const { return feed_healthy_.load(); }
+  void set_feed_healthy(bool healthy) { feed_healthy_.store(healthy); }
+
+  /// The database's clock minus ours, in milliseconds.
+  std::int64_t clock_offset_ms() const { return clock_offset_ms_.load(std::memory_order_relaxed); }
+  /// The newest lease that the feed has shown.
+  backend::LeaseRow lease() const;
+  void set_lease(const backend::LeaseRow& lease);
+  /// What the upkeep learned last.
+  backend::UpkeepReport report() const;
+  void set_report(backend::UpkeepReport report);
+
+  struct Stats {
+    std::atomic<std::uint64_t> feed_rows{0}, feed_restarts{0}, rebuilds{0};
+    std::atomic<std::uint64_t> leases_taken{0}, leases_lost{0};
+    std::atomic<std::uint64_t> repeated_rows{0}, stale_messages{0}, dropped_messages{0};
+    std::atomic<std::uint64_t> inbox_rows{0};
+    std::atomic<std::uint64_t> forwarded_commands{0}, served_commands{0}, forward_retries{0};
+  };
+  Stats& stats() { return stats_; }
+  const Stats& stats() const { return stats_; }
+
+ private:
+  backend::SharedLog& log_;
+  const backend::OriginId server_;
+  const std::string address_, version_;
+  std::atomic<Role> role_{Role::follower};
+  std::atomic<backend::Position> feed_position_{0};
+  std::atomic<bool> feed_healthy_{false};
+  std::atomic<std::int64_t> clock_offset_ms_{0};
+  mutable std::mutex mutex_;
+  backend::LeaseRow lease_;
+  backend::UpkeepReport report_;
+  Stats stats_;
+};
+
+}  // namespace isthmus
