@@ -17,6 +17,8 @@
 namespace isthmus {
 
 class Client;
+class Forwarder;
+class Site;
 
 /// All connections of the server. Thread-safe.
 class ClientRegistry {
@@ -54,6 +56,8 @@ struct Services {
   std::string run_id;                ///< 40 hexadecimal digits, new for each start
   std::uint16_t port;                ///< the port that is listened on
   const Checkpointer* checkpointer;  ///< null on a log that is not durable
+  Site* site = nullptr;              ///< null on a log of this server's own: then it is always the writer
+  Forwarder* forwarder = nullptr;    ///< to the writer of the site; null likewise
 };
 
 }  // namespace isthmus
