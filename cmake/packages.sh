@@ -4,12 +4,16 @@
 # To build the server. Boost 1.81 by name: Debian 12's default is older and lacks what we use.
 BUILD_PACKAGES=(
   cmake g++ ninja-build pkg-config
-  libboost1.81-dev libcli11-dev libjemalloc-dev libspdlog-dev libsqlite3-dev libxxhash-dev
+  libboost1.81-dev libcli11-dev libjemalloc-dev libpq-dev libspdlog-dev libsqlite3-dev libxxhash-dev
 )
+
+# For ./run postgres: the database server, which brings psql along, and redis-cli for the lines that it prints.
+RUN_POSTGRES_PACKAGES=(postgresql-15 redis-tools)
 
 # To test it, on top of those. redis-server is what Isthmus is compared with.
 TEST_PACKAGES=(
-  clang-format git libgmock-dev libgtest-dev libhiredis-dev procps python3 redis-server redis-tools shellcheck sqlite3
+  clang-format git libgmock-dev libgtest-dev libhiredis-dev postgresql-15 procps python3 redis-server redis-tools
+  shellcheck sqlite3
 )
 
 # Only for ./test tidy, as clang is large.
@@ -47,13 +51,15 @@ install_packages() {
   apt_install "${missing[@]}"
 }
 
-# Debian starts a service as soon as it is installed. We want redis-server's program only: its service is neither started
-# now nor at the next boot. A redis-server that was installed before is left as it is, since it is not among the arguments.
+# Debian starts a service as soon as it is installed, and makes a PostgreSQL cluster "main". We want the programs only:
+# redis-server's service is neither started now nor at the next boot, and no cluster is made. What was installed before is
+# left as it is, since it is not among the arguments.
 apt_install() {
-  case " $* " in
-    *" redis-server "*) without_services apt_get_install "$@" && keep_redis_service_off ;;
-    *) apt_get_install "$@" ;;
-  esac
+  local install=(apt_get_install "$@")
+  case " $* " in *" redis-server "* | *" postgresql-"*) install=(without_services "${install[@]}") ;; esac
+  case " $* " in *" postgresql-"*) install=(without_main_cluster "${install[@]}") ;; esac
+  "${install[@]}" || return 1
+  case " $* " in *" redis-server "*) keep_redis_service_off ;; esac
 }
 
 apt_get_install() {
@@ -77,6 +83,19 @@ without_services() (
     printf '#!/bin/sh\n# For the length of one installation: start no service.\nexit 101\n' |
       as_root tee "$policy" >/dev/null
     as_root chmod 755 "$policy"
+  fi
+  "$@"
+)
+
+# Runs a command while Debian's PostgreSQL packages are told to make no cluster of their own (see pg_createcluster(1)), in a
+# subshell as above. The setting is a file beside the configuration, which is not touched.
+without_main_cluster() (
+  folder=/etc/postgresql-common/createcluster.d
+  setting=$folder/isthmus.conf
+  if [ ! -e "$setting" ]; then
+    trap 'as_root rm -f "$setting"; as_root rmdir --ignore-fail-on-non-empty "$folder"' EXIT
+    as_root mkdir -p "$folder"
+    echo 'create_main_cluster = false' | as_root tee "$setting" >/dev/null
   fi
   "$@"
 )
