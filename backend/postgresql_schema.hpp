@@ -1,0 +1,47 @@
+// The schema `isthmus` in a PostgreSQL database: its tables, and whether a database can carry them at all.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "backend/log.hpp"
+#include "backend/postgresql_connection.hpp"
+
+namespace isthmus::backend {
+
+/// The newest schema version that this program knows.
+inline constexpr std::int64_t kPostgresqlSchemaVersion = 1;
+
+/// What the feed reads. Created once, before any slot, and never dropped: see ARCHITECTURE.md.
+inline constexpr const char* kPublication = "isthmus_feed";
+
+/// Advisory locks are numbers that all of a database share: "Isthmus" in ASCII, and a last byte of ours.
+inline constexpr std::int64_t kLeaseLock = 0x49737468'6d757301;
+inline constexpr std::int64_t kSchemaLock = 0x49737468'6d757302;
+inline constexpr std::int64_t kPartitionLock = 0x49737468'6d757303;
+
+/// An expression for the part of a key or field that is in the unique indexes: PostgreSQL's index entries
+/// are at most 2,704 bytes, and Redis's keys may be long. Up to 1,024 bytes it is the whole name; else its
+/// first 1,000 and a digest of it, which together are longer than that, so that no short name is equal to it.
+std::string index_part(std::string_view column);
+
+/// The name of the permanent slot of a site.
+std::string permanent_slot(SiteId site);
+
+/// Checks that the database can carry the schema, with this role: the version of the server, `wal_level`,
+/// slots, walsenders, rights. Throws OpenError with the remedy, one line.
+void check_server(PgConnection& connection);
+
+/// Creates the schema, or brings it up to date, in one transaction; at most one session at a time. Throws
+/// OpenError when a newer Isthmus has made it, and then touches nothing; PgError.
+void create_schema(PgConnection& connection);
+
+/// How long a partition of the log is, for a retention.
+std::chrono::seconds partition_width(std::chrono::seconds retention);
+/// Makes the partitions of the log for now and some time ahead, unless another session is doing it. Returns
+/// how many. Waits for no lock longer than 100 ms. Throws PgError.
+int make_partitions(PgConnection& connection, std::chrono::seconds width);
+
+}  // namespace isthmus::backend

@@ -1,0 +1,389 @@
+#include "backend/postgresql_tables.hpp"
+
+#include <algorithm>
+#include <string_view>
+
+#include "backend/postgresql_schema.hpp"
+#include "backend/random_id.hpp"
+
+namespace isthmus::backend {
+namespace {
+
+// The wide column `value` comes last, so that reading the others never walks over it. Of the log only a BRIN
+// index is kept: 136 kB for three million rows, and 4 % of the rate of COPY, where a btree takes 20 to 40 %.
+// The identity hands out numbers in blocks, since each block is a record in the write-ahead log.
+constexpr const char* kTables = R"sql(
+CREATE SCHEMA isthmus;
+COMMENT ON SCHEMA isthmus IS
+'Isthmus: a Redis server on this database. Read isthmus.current; write with isthmus.set, hset, del, hdel, expire and
+publish, also from triggers. For an application''s role: GRANT USAGE ON SCHEMA isthmus TO app; GRANT EXECUTE ON ALL
+FUNCTIONS IN SCHEMA isthmus TO app; GRANT SELECT ON isthmus.current TO app;';
+
+CREATE TABLE isthmus.schema_version (version bigint NOT NULL, since timestamptz NOT NULL DEFAULT now());
+COMMENT ON TABLE isthmus.schema_version IS 'One row for each version this schema has had; the highest counts';
+
+CREATE TABLE isthmus.log (
+  position   bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000),
+  arrived    timestamptz NOT NULL DEFAULT clock_timestamp(),
+  site       bigint NOT NULL,
+  origin     bigint NOT NULL,
+  seq        bigint NOT NULL,
+  version    bigint NOT NULL,
+  db         smallint NOT NULL,
+  kind       text NOT NULL,
+  group_end  boolean NOT NULL,
+  key        bytea,
+  field      bytea,
+  expire_at  bigint,
+  sent_at    bigint,
+  event      text,
+  requester  bigint,
+  request    bigint,
+  reply      bytea,
+  value      bytea
+) PARTITION BY RANGE (arrived);
+CREATE INDEX log_origin_seq ON isthmus.log USING brin (origin, seq) WITH (pages_per_range = 64);
+CREATE TABLE isthmus.log_default PARTITION OF isthmus.log DEFAULT;
+COMMENT ON TABLE isthmus.log IS
+'Everything that happened in the last minutes: changes of the state and messages. Only appended to, in groups; cut by
+dropping partitions behind the checkpoint';
+COMMENT ON COLUMN isthmus.log.position IS 'Grows with the time of writing, with gaps; not the order of commit';
+COMMENT ON COLUMN isthmus.log.arrived IS 'When it was written here';
+COMMENT ON COLUMN isthmus.log.site IS 'The site where it happened';
+COMMENT ON COLUMN isthmus.log.origin IS 'Who numbered it: a lease, or a server process for messages';
+COMMENT ON COLUMN isthmus.log.seq IS '1, 2, 3 ... within its origin';
+COMMENT ON COLUMN isthmus.log.version IS
+'Milliseconds since 1970, times 65536, plus a counter; the highest one wins';
+COMMENT ON COLUMN isthmus.log.kind IS 'set update hset hcreate hdel del expire flush publish spublish lease';
+COMMENT ON COLUMN isthmus.log.group_end IS 'The last row of one command or one EXEC';
+COMMENT ON COLUMN isthmus.log.key IS 'Of a message: the channel. Of a lease: where its holder listens';
+COMMENT ON COLUMN isthmus.log.expire_at IS 'Deadline in milliseconds since 1970; NULL: none';
+COMMENT ON COLUMN isthmus.log.sent_at IS 'Of a message: milliseconds since 1970';
+COMMENT ON COLUMN isthmus.log.event IS 'The keyspace events that the row raises';
+COMMENT ON COLUMN isthmus.log.requester IS 'The server that forwarded the command; of a lease: its holder';
+COMMENT ON COLUMN isthmus.log.request IS 'Which of the requester''s requests it was';
+COMMENT ON COLUMN isthmus.log.reply IS 'What the requester is told';
+COMMENT ON TABLE isthmus.log_default IS
+'Rows for which no partition was there, as after a jump of the clock. Normally empty';
+
+CREATE TABLE isthmus.entry (
+  db              smallint NOT NULL,
+  key             bytea NOT NULL,
+  type            text NOT NULL,
+  version         bigint NOT NULL,
+  site            bigint NOT NULL,
+  cut_version     bigint NOT NULL,
+  cut_site        bigint NOT NULL,
+  expire_at       bigint,
+  expire_version  bigint NOT NULL,
+  expire_site     bigint NOT NULL,
+  value           bytea
+) WITH (@checkpoint_storage@);
+CREATE UNIQUE INDEX entry_key ON isthmus.entry (db, (@key@));
+COMMENT ON TABLE isthmus.entry IS 'The checkpoint: one row a key, with the value of a string. See isthmus.current';
+COMMENT ON COLUMN isthmus.entry.type IS 'string hash; none: a deleted key that must still be remembered';
+COMMENT ON COLUMN isthmus.entry.cut_version IS 'With cut_site: what is older was deleted';
+COMMENT ON COLUMN isthmus.entry.expire_at IS 'Deadline in milliseconds since 1970; NULL: none';
+COMMENT ON COLUMN isthmus.entry.expire_version IS 'With expire_site: when the deadline was written';
+
+CREATE TABLE isthmus.field (
+  db       smallint NOT NULL,
+  key      bytea NOT NULL,
+  field    bytea NOT NULL,
+  version  bigint NOT NULL,
+  site     bigint NOT NULL,
+  deleted  boolean NOT NULL,
+  value    bytea
+) WITH (@checkpoint_storage@);
+CREATE UNIQUE INDEX field_key ON isthmus.field (db, (@key@), (@field@));
+COMMENT ON TABLE isthmus.field IS 'The checkpoint: the fields of the hashes. See isthmus.current';
+COMMENT ON COLUMN isthmus.field.deleted IS 'A deleted field that must still be remembered';
+
+CREATE TABLE isthmus.progress (
+  origin      bigint PRIMARY KEY,
+  seq         bigint NOT NULL,
+  cut         bigint NOT NULL DEFAULT 0,
+  updated_at  timestamptz NOT NULL DEFAULT now()
+) WITH (@small_storage@);
+COMMENT ON TABLE isthmus.progress IS 'How far the checkpoint covers the log';
+COMMENT ON COLUMN isthmus.progress.cut IS 'Up to this seq rows may have been cut from the log';
+
+CREATE TABLE isthmus.inbox (
+  id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+  op         text NOT NULL CHECK (op IN ('set', 'hset', 'del', 'hdel', 'expire', 'publish')),
+  db         smallint NOT NULL DEFAULT 0 CHECK (db BETWEEN 0 AND 15),
+  key        bytea NOT NULL,
+  field      bytea,
+  value      bytea,
+  expire_at  bigint,
+  CHECK (field IS NOT NULL OR op NOT IN ('hset', 'hdel')),
+  CHECK (value IS NOT NULL OR op NOT IN ('set', 'hset', 'publish'))
+) WITH (@small_storage@);
+COMMENT ON TABLE isthmus.inbox IS
+'What SQL clients want done and no server has done yet. Filled by the functions isthmus.set and the others';
+
+CREATE TABLE isthmus.site (
+  id            bigint NOT NULL,
+  secret        text NOT NULL,
+  born          timestamptz NOT NULL DEFAULT now(),
+  covered_from  timestamptz NOT NULL DEFAULT '-infinity'
+) WITH (@small_storage@);
+COMMENT ON TABLE isthmus.site IS 'One row: this database';
+COMMENT ON COLUMN isthmus.site.secret IS 'Who shows it may forward commands: known to the servers of the site only';
+COMMENT ON COLUMN isthmus.site.covered_from IS 'What arrived before is in the checkpoint';
+
+CREATE TABLE isthmus.lease (
+  id        bigint PRIMARY KEY,
+  server    bigint NOT NULL,
+  address   text NOT NULL,
+  pid       integer,
+  taken_at  timestamptz,
+  beat      timestamptz
+) WITH (@small_storage@);
+COMMENT ON TABLE isthmus.lease IS 'One row: who evaluates the commands that change the state';
+COMMENT ON COLUMN isthmus.lease.pid IS 'The backend whose advisory lock makes it the holder';
+COMMENT ON COLUMN isthmus.lease.beat IS 'Its last sign of life';
+
+CREATE TABLE isthmus.server (
+  id       bigint PRIMARY KEY,
+  address  text NOT NULL,
+  version  text NOT NULL,
+  started  timestamptz NOT NULL DEFAULT clock_timestamp(),
+  seen_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+  writer   boolean NOT NULL DEFAULT false
+) WITH (@small_storage@);
+COMMENT ON TABLE isthmus.server IS 'The servers of this site, and when each gave its last sign of life';
+
+INSERT INTO isthmus.site (id, secret)
+  VALUES (@site@, replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
+INSERT INTO isthmus.lease (id, server, address) VALUES (0, 0, '');
+)sql";
+
+// One may be left of a schema that somebody has dropped. It is never dropped and made anew: a slot that has
+// seen it fails for ever then.
+constexpr const char* kPublicationSql = R"sql(
+DO $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_publication WHERE pubname = '@publication@') THEN
+    ALTER PUBLICATION @publication@ SET TABLE isthmus.log, isthmus.inbox;
+    ALTER PUBLICATION @publication@ SET (publish = 'insert', publish_via_partition_root = true);
+  ELSE
+    CREATE PUBLICATION @publication@ FOR TABLE isthmus.log, isthmus.inbox
+      WITH (publish = 'insert', publish_via_partition_root = true);
+  END IF;
+END $$;
+)sql";
+
+// Room in every page for the next versions of its rows, which then need no new index entries (heap-only
+// tuples); and a vacuum that begins at 2 % dead rows and does not pause, because a checkpoint comes every ten
+// seconds.
+constexpr const char* kCheckpointStorage =
+    "fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, "
+    "autovacuum_vacuum_cost_delay = 0";
+// Tables of few rows that change every second.
+constexpr const char* kSmallStorage =
+    "fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, "
+    "autovacuum_vacuum_cost_delay = 0";
+
+// `stamp` is (version, site) as an array, which compares like the pair and has a max(). Most keys are only in
+// the checkpoint and are shown as they are there: `settled`. For a key that the log behind it touches, every
+// statement about it is one `fact`; of each register (the string, a field, the deletion, the deadline) the
+// fact with the highest stamp wins; then a look at all winners of the key tells which of them show.
+constexpr const char* kCurrentView = R"sql(
+CREATE OR REPLACE VIEW isthmus.current AS
+WITH
+  tail AS (
+    SELECT log.*, ARRAY[log.version, log.site] AS stamp
+    FROM isthmus.log LEFT JOIN isthmus.progress ON progress.origin = log.origin
+    WHERE log.arrived >= (SELECT covered_from FROM isthmus.site) AND log.seq > coalesce(progress.seq, 0)
+      AND log.kind NOT IN ('publish', 'spublish', 'lease')
+  ),
+  flushed AS (SELECT db, max(stamp) AS stamp FROM tail WHERE kind = 'flush' GROUP BY db),
+  touched AS (SELECT DISTINCT db, key FROM tail WHERE kind <> 'flush'),
+  settled AS (
+    SELECT e.db, e.key, 'string' AS type, NULL::bytea AS field, e.value, e.version, e.site,
+           CASE WHEN (e.expire_version, e.expire_site) >= (e.cut_version, e.cut_site)
+                 AND ARRAY[e.expire_version, e.expire_site] >= coalesce(f.stamp, '{0,0}')
+                THEN e.expire_at END AS expire_at
+      FROM isthmus.entry e LEFT JOIN flushed f ON f.db = e.db
+        LEFT JOIN touched t ON t.db = e.db AND t.key = e.key
+      WHERE e.type = 'string' AND (e.version, e.site) >= (e.cut_version, e.cut_site)
+        AND ARRAY[e.version, e.site] >= coalesce(f.stamp, '{0,0}') AND t.key IS NULL
+    UNION ALL
+    SELECT h.db, h.key, 'hash', h.field, h.value, h.version, h.site,
+           CASE WHEN (e.expire_version, e.expire_site) >= (e.cut_version, e.cut_site)
+                 AND ARRAY[e.expire_version, e.expire_site] >= coalesce(f.stamp, '{0,0}')
+                THEN e.expire_at END
+      FROM isthmus.field h LEFT JOIN isthmus.entry e ON e.db = h.db AND e.key = h.key
+        LEFT JOIN flushed f ON f.db = h.db LEFT JOIN touched t ON t.db = h.db AND t.key = h.key
+      WHERE NOT h.deleted AND (h.version, h.site) >= (coalesce(e.cut_version, 0), coalesce(e.cut_site, 0))
+        AND (e.type IS DISTINCT FROM 'string' OR (h.version, h.site) > (e.version, e.site))
+        AND ARRAY[h.version, h.site] >= coalesce(f.stamp, '{0,0}') AND t.key IS NULL
+  ),
+  fact AS (
+    SELECT db, key, type AS what, NULL::bytea AS field, value, NULL::bigint AS expire_at,
+           ARRAY[version, site] AS stamp
+      FROM touched JOIN isthmus.entry USING (db, key) WHERE type <> 'none'
+    UNION ALL
+    SELECT db, key, 'cut', NULL, NULL, NULL, ARRAY[cut_version, cut_site]
+      FROM touched JOIN isthmus.entry USING (db, key)
+    UNION ALL
+    SELECT db, key, 'deadline', NULL, NULL, expire_at, ARRAY[expire_version, expire_site]
+      FROM touched JOIN isthmus.entry USING (db, key)
+    UNION ALL
+    SELECT db, key, 'field', field, CASE WHEN NOT deleted THEN value END, NULL, ARRAY[version, site]
+      FROM touched JOIN isthmus.field USING (db, key)
+    UNION ALL
+    SELECT db, key, 'string', NULL, coalesce(value, ''), NULL, stamp FROM tail WHERE kind IN ('set', 'update')
+    UNION ALL
+    SELECT db, key, 'field', field, CASE WHEN kind <> 'hdel' THEN coalesce(value, '') END, NULL, stamp
+      FROM tail WHERE kind IN ('hset', 'hcreate', 'hdel')
+    UNION ALL
+    SELECT db, key, 'cut', NULL, NULL, NULL, stamp FROM tail WHERE kind IN ('set', 'del')
+    UNION ALL
+    SELECT db, key, 'deadline', NULL, NULL, CASE WHEN kind IN ('set', 'expire') THEN expire_at END, stamp
+      FROM tail WHERE kind IN ('set', 'del', 'expire', 'hcreate')
+  ),
+  winner AS (
+    SELECT DISTINCT ON (db, key, what, field) * FROM fact ORDER BY db, key, what, field, stamp DESC
+  ),
+  judged AS (
+    SELECT db, key, what, field, value, stamp,
+           coalesce(max(stamp) FILTER (WHERE what = 'cut') OVER same_key, '{0,0}') AS cut,
+           coalesce(max(stamp) FILTER (WHERE what = 'string') OVER same_key, '{0,0}') AS string_stamp,
+           coalesce(max(stamp) FILTER (WHERE what IN ('hash', 'field')) OVER same_key, '{0,0}') AS hash_stamp,
+           max(stamp) FILTER (WHERE what = 'deadline') OVER same_key AS deadline_stamp,
+           max(expire_at) FILTER (WHERE what = 'deadline') OVER same_key AS expire_at
+    FROM winner WINDOW same_key AS (PARTITION BY db, key)
+  ),
+  unsettled AS (
+    SELECT j.db, j.key, CASE what WHEN 'field' THEN 'hash' ELSE 'string' END AS type, j.field, j.value,
+           j.stamp[1] AS version, j.stamp[2] AS site,
+           CASE WHEN deadline_stamp >= greatest(cut, f.stamp) THEN expire_at END AS expire_at
+    FROM judged j LEFT JOIN flushed f ON f.db = j.db
+    WHERE what IN ('string', 'field') AND value IS NOT NULL AND j.stamp >= greatest(cut, f.stamp)
+      AND j.stamp > CASE what WHEN 'string' THEN hash_stamp ELSE string_stamp END
+  ),
+  shown AS (SELECT * FROM settled UNION ALL SELECT * FROM unsettled)
+SELECT db, isthmus.readable(key) AS key, type, isthmus.readable(field) AS field, isthmus.readable(value) AS value,
+       to_timestamp(expire_at / 1000.0) AS expire_at, version, site,
+       key AS key_bytes, field AS field_bytes, value AS value_bytes
+FROM shown
+WHERE expire_at IS NULL OR expire_at > extract(epoch FROM clock_timestamp()) * 1000;
+COMMENT ON VIEW isthmus.current IS
+'The state as of now: one row for each string and each field of a hash. The columns key, field and value are for reading,
+and show bytes that are no text as \x...; key_bytes, field_bytes and value_bytes are exact';
+)sql";
+
+// What consists of ASCII alone, which is the common case, is told without the cost of an exception block.
+constexpr const char* kReadable = R"sql(
+CREATE OR REPLACE FUNCTION isthmus.readable(bytes bytea) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE escaped text := encode(bytes, 'escape');
+BEGIN
+  IF length(escaped) = length(bytes) THEN RETURN escaped; END IF;
+  RETURN convert_from(bytes, 'UTF8');
+EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN
+  RETURN '\x' || encode(bytes, 'hex');
+END $$;
+COMMENT ON FUNCTION isthmus.readable(bytea) IS 'Bytes as text where they are UTF-8, else as \x and hexadecimal';
+
+CREATE OR REPLACE FUNCTION isthmus.deadline(ttl interval) RETURNS bigint
+LANGUAGE sql VOLATILE AS $$
+  SELECT (extract(epoch FROM clock_timestamp() + ttl) * 1000)::bigint
+$$;
+COMMENT ON FUNCTION isthmus.deadline(interval) IS 'So long from now, in milliseconds since 1970; NULL for NULL';
+)sql";
+
+struct SqlFunction {
+  const char* name;
+  /// Parameters with @type@ for text or bytea.
+  const char* parameters;
+  /// The columns of the inbox and what goes into them, with @key@ and so on for the bytes of a parameter.
+  const char* columns;
+  const char* values;
+  const char* comment;
+};
+
+constexpr SqlFunction kFunctions[] = {
+    {"set", "key @type@, value @type@, ttl interval DEFAULT NULL, db integer DEFAULT 0",
+     "key, value, expire_at, db", "@key@, @value@, isthmus.deadline(ttl), $4",
+     "Redis's SET, with a time to live"},
+    {"hset", "key @type@, field @type@, value @type@, db integer DEFAULT 0", "key, field, value, db",
+     "@key@, @field@, @value@, $4", "Redis's HSET of one field"},
+    {"del", "key @type@, db integer DEFAULT 0", "key, db", "@key@, $2", "Redis's DEL of one key"},
+    {"hdel", "key @type@, field @type@, db integer DEFAULT 0", "key, field, db", "@key@, @field@, $3",
+     "Redis's HDEL of one field"},
+    {"expire", "key @type@, ttl interval, db integer DEFAULT 0", "key, expire_at, db",
+     "@key@, isthmus.deadline(ttl), $3", "Redis's EXPIRE; with NULL for ttl its PERSIST"},
+    {"publish", "channel @type@, message @type@", "key, value", "@channel@, @message@", "Redis's PUBLISH"},
+};
+
+void replace_all(std::string& text, std::string_view what, std::string_view with) {
+  for (auto at = text.find(what); at != std::string::npos; at = text.find(what, at + with.size())) {
+    text.replace(at, what.size(), with);
+  }
+}
+
+/// The signature without names and defaults, as COMMENT ON and REVOKE want it: the types in their order.
+std::string signature(std::string parameters) {
+  std::string types;
+  std::size_t from = 0;
+  while (from < parameters.size()) {
+    const std::size_t end = std::min(parameters.find(", ", from), parameters.size());
+    const std::string parameter = parameters.substr(from, end - from);
+    const std::size_t type = parameter.find(' ') + 1;
+    if (!types.empty()) types += ", ";
+    types += parameter.substr(type, parameter.find(' ', type) - type);
+    from = end + 2;
+  }
+  return types;
+}
+
+/// One function, for text or for bytea. As the owner of the inbox, so that a role needs nothing but EXECUTE;
+/// and with a search path of its own, so that nobody can slip in another operator.
+std::string function_sql(const SqlFunction& function, const std::string& type) {
+  std::string parameters = function.parameters;
+  std::string values = function.values;
+  replace_all(parameters, "@type@", type);
+  const bool is_text = type == "text";
+  for (const char* name : {"key", "field", "value", "channel", "message"}) {
+    const std::string mark = std::string("@") + name + "@";
+    const std::string argument = std::string(function.name) + "." + name;
+    replace_all(values, mark, is_text ? "convert_to(" + argument + ", 'UTF8')" : argument);
+  }
+  const std::string head = std::string("isthmus.") + function.name;
+  const std::string name_of = "FUNCTION " + head + "(" + signature(parameters) + ")";
+  std::string comment = function.comment;
+  replace_all(comment, "'", "''");
+  return "CREATE OR REPLACE FUNCTION " + head + "(" + parameters +
+         ") RETURNS void LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$\n"
+         "  INSERT INTO isthmus.inbox (op, " +
+         function.columns + ") VALUES ('" + function.name + "', " + values + ")\n$$;\nCOMMENT ON " + name_of +
+         " IS '" + comment + "';\nREVOKE ALL ON " + name_of + " FROM PUBLIC;\n";
+}
+
+}  // namespace
+
+std::string postgresql_tables_sql() {
+  std::string sql = std::string(kTables) + kPublicationSql;
+  replace_all(sql, "@site@", std::to_string(random_id()));
+  replace_all(sql, "@checkpoint_storage@", kCheckpointStorage);
+  replace_all(sql, "@small_storage@", kSmallStorage);
+  replace_all(sql, "@key@", index_part("key"));
+  replace_all(sql, "@field@", index_part("field"));
+  replace_all(sql, "@publication@", kPublication);
+  return sql;
+}
+
+std::string postgresql_sql_interface() {
+  std::string sql = kReadable;
+  sql += kCurrentView;
+  for (const SqlFunction& function : kFunctions) {
+    for (const char* type : {"text", "bytea"}) sql += function_sql(function, type);
+  }
+  return sql;
+}
+
+}  // namespace isthmus::backend
