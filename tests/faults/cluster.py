@@ -1,0 +1,215 @@
+"""A private PostgreSQL cluster in a folder of its own, and the processes of a site on it. All end with this process, however
+that ends; they are ended by their own process ids.
+
+Made for tests/faults and tests/bench. Only the main thread may start processes: the kernel ends a child with the thread
+that started it.
+"""
+
+import ctypes
+import os
+import pathlib
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+PROGRAMS = pathlib.Path(os.environ.get("ISTHMUS_POSTGRESQL", "/usr/lib/postgresql/15/bin"))
+START_SECONDS = 60
+READY = b"Ready to accept connections"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LIBC = ctypes.CDLL(None)
+
+
+def end_with_parent(number):
+    """For preexec_fn: the kernel sends this signal when the thread that started the child is gone."""
+    return lambda: LIBC.prctl(PR_SET_PDEATHSIG, number)
+
+
+def free_port():
+    """A TCP port of the loopback interface that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Cluster:
+    """A cluster with the database and role `isthmus`. The role has a random password, which TCP connections must show; the
+    Unix socket is for those who may enter the folder. Source of the settings: what a site needs (wal_level) and nothing that
+    makes commits less safe."""
+
+    def __init__(self, **settings):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="isthmus-postgres-", dir="/tmp"))
+        self.data = self.folder / "data"
+        self.socket_folder = self.folder / "socket"
+        self.port = free_port()
+        self.password = secrets.token_hex(12)
+        self.process = None
+        self.settings = {"wal_level": "logical", "max_wal_senders": 30, "max_replication_slots": 30,
+                         "unix_socket_directories": self.socket_folder, "listen_addresses": "127.0.0.1", "port": self.port,
+                         "log_line_prefix": "%m [%p] %a ", **settings}
+        # initdb and postgres refuse to be root.
+        self.user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+        self.make()
+
+    def make(self):
+        """initdb, and who may connect how."""
+        if self.user:
+            owner = pwd.getpwnam("postgres")
+            os.chown(self.folder, owner.pw_uid, owner.pw_gid)
+        self.run("initdb", "-D", self.data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8",
+                 "--no-instructions")
+        self.as_owner("mkdir", "-m", "700", self.socket_folder)
+        (self.data / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+        self.start()
+        self.sql(f"CREATE ROLE isthmus LOGIN REPLICATION PASSWORD '{self.password}'", "postgres")
+        self.sql("CREATE DATABASE isthmus OWNER isthmus", "postgres")
+
+    def as_owner(self, *command):
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, cwd="/",
+                              **self.user)
+        if done.returncode != 0:
+            raise RuntimeError(f"{command[0]} failed: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def run(self, program, *arguments):
+        return self.as_owner(PROGRAMS / program, *arguments)
+
+    def launch(self):
+        """Starts the server and does not wait for it."""
+        command = [str(PROGRAMS / "postgres"), "-D", str(self.data)]
+        for name, value in self.settings.items():
+            command += ["-c", f"{name}={value}"]
+        with open(self.folder / "postgres.log", "ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
+                                            preexec_fn=end_with_parent(signal.SIGQUIT), **self.user)
+
+    def is_ready(self):
+        """Whether it takes connections."""
+        return subprocess.run([str(PROGRAMS / "pg_isready"), "-q", "-h", str(self.socket_folder), "-p", str(self.port)],
+                              check=False).returncode == 0
+
+    def start(self):
+        self.launch()
+        deadline = time.monotonic() + START_SECONDS
+        while not self.is_ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("PostgreSQL does not start:\n" + self.log_tail())
+            time.sleep(0.02)
+
+    def request_stop(self, mode):
+        """Tells it to stop, as `pg_ctl stop -m MODE` does, without waiting."""
+        self.process.send_signal({"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
+
+    def stop(self, mode="fast"):
+        if self.process is not None and self.process.poll() is None:
+            self.request_stop(mode)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.send_signal(signal.SIGQUIT)
+                self.process.wait()
+        self.process = None
+
+    def remove(self):
+        """Stops it and removes its folder."""
+        self.stop("immediate")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def sql(self, statement, database="isthmus", user="postgres"):
+        """Runs it by psql; its output without decoration, fields separated by the byte 0x1f."""
+        command = [str(PROGRAMS / "psql"), "-X", "-q", "-A", "-t", "-F", "\x1f", "-v", "ON_ERROR_STOP=1", "-h",
+                   str(self.socket_folder), "-p", str(self.port), "-U", user, "-d", database, "-c", statement]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        if done.returncode != 0:
+            raise RuntimeError(f"psql: {done.stderr.strip()}")
+        return done.stdout
+
+    def rows(self, statement):
+        return [line.split("\x1f") for line in self.sql(statement).splitlines()]
+
+    def url(self, port=None):
+        """For --backend: over TCP with the password, through `port` if there is something between."""
+        return f"postgresql://isthmus:{self.password}@127.0.0.1:{port or self.port}/isthmus"
+
+    def socket_url(self):
+        """For --backend: by the Unix socket."""
+        return f"postgresql://isthmus@/isthmus?host={self.socket_folder}&port={self.port}"
+
+    def cpu_seconds(self):
+        """User and system time of all its processes, those that have ended included."""
+        ticks = 0
+        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for pid in [self.process.pid, *map(int, children)]:
+            try:
+                words = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            # utime, stime; of the parent also cutime and cstime: children that it has waited for.
+            ticks += sum(map(int, words[11:15] if pid == self.process.pid else words[11:13]))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def log_tail(self, lines=20):
+        path = self.folder / "postgres.log"
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+
+
+class Proxy:
+    """What a server reaches its database through, as a process of its own (see proxy.py)."""
+
+    def __init__(self, upstream_port):
+        script = pathlib.Path(__file__).resolve().parent / "proxy.py"
+        self.process = subprocess.Popen([sys.executable, str(script), str(upstream_port)], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True, preexec_fn=end_with_parent(signal.SIGKILL))
+        self.port = int(self.process.stdout.readline())
+
+    def tell(self, word):
+        """"pass", "cut" or "stall"; returns when it is so."""
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        self.process.stdout.readline()
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+class Server:
+    """One Isthmus of the site, on a port that stays the same over its restarts."""
+
+    def __init__(self, name, binary, url, log, options=()):
+        self.name, self.binary, self.url, self.log, self.options = name, binary, url, pathlib.Path(log), list(options)
+        self.port = free_port()
+        self.process = None
+        self.may_end = True  # somebody is just ending it
+        self.log_begin = 0   # where the log of this process begins
+
+    def launch(self):
+        """Starts it and does not wait for it."""
+        command = [self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--backend", self.url, "--advertise",
+                   f"127.0.0.1:{self.port}", *self.options]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("ISTHMUS_")}
+        with open(self.log, "ab") as log:
+            self.log_begin = log.tell()
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+                                            preexec_fn=end_with_parent(signal.SIGKILL))
+        self.may_end = False
+
+    def signal(self, number):
+        if number in (signal.SIGKILL, signal.SIGTERM):
+            self.may_end = True
+        self.process.send_signal(number)
+
+    def was_ready(self):
+        """Whether this process has ever taken connections."""
+        with open(self.log, "rb") as log:
+            log.seek(self.log_begin)
+            return READY in log.read()
+
+    def ended_by_itself(self):
+        return self.process is not None and not self.may_end and self.process.poll() is not None
