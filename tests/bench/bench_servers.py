@@ -27,14 +27,16 @@ class Server:
     """One server process, started by `start`.
 
     `kind` is "redis" or "isthmus". `storage` is "memory" (nothing is stored), "durable" (every acknowledged write is
-    flushed: `appendfsync always` or `sqlite:`), or, for redis only, "rdb" (a snapshot when asked for one).
+    flushed: `appendfsync always` or `sqlite:`), for redis only "rdb" (a snapshot when asked for one), or for Isthmus
+    only the URL of a PostgreSQL database. `options` are further arguments of Isthmus.
     """
 
-    def __init__(self, kind, binary, storage="memory", threads=None):
+    def __init__(self, kind, binary, storage="memory", threads=None, options=()):
         self.kind = kind
         self.binary = binary
         self.storage = storage
         self.threads = threads
+        self.options = list(options)
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="isthmus-bench-"))
         self.port = None
         self.process = None
@@ -55,12 +57,14 @@ class Server:
             if self.storage == "durable":
                 line += ["--appendonly", "yes", "--appendfsync", "always"]
             return line
-        backend = "memory:" if self.storage == "memory" else f"sqlite:{self.folder}/isthmus.db"
+        backend = {"memory": "memory:", "durable": f"sqlite:{self.folder}/isthmus.db"}.get(self.storage, self.storage)
         line = [self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--backend", backend]
         line += ["--maxclients", "15000", "--log-level", "info"]
         if self.threads:
             line += ["--threads", str(self.threads)]
-        return line
+        if "://" in backend:
+            line += ["--advertise", f"127.0.0.1:{self.port}"]
+        return line + self.options
 
     def start(self):
         """Starts it and returns the seconds until it was ready and had answered a PING."""

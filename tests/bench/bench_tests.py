@@ -32,21 +32,25 @@ class Settings:
 
 @dataclasses.dataclass
 class Measure:
-    """A figure of a test. `wanted` bounds the ratio Isthmus/Redis: above it, or below it where less is better."""
+    """A figure of a test. `wanted` bounds the ratio of the last side to the first (Isthmus/Redis): above it, or below it
+    where less is better. `limit` bounds the last side's figure itself in the same way."""
     name: str
     unit: str
     more_is_better: bool
     wanted: float | None = None
+    limit: float | None = None
 
 
 @dataclasses.dataclass
 class Test:
-    """A test by its name `group.variant`. `run(settings, kind)` starts a server of that kind and measures it."""
+    """A test by its name `group.variant`. `run(settings, kind)` starts a server of that kind and measures it, for each of
+    the `sides`; the last is compared with the first."""
     name: str
     about: str
     measures: list[Measure]
     run: Callable
     any_is_enough: bool = False  # one wanted ratio that is met is enough: the load generator may be the limit
+    sides: tuple[str, ...] = ("redis", "isthmus")
 
 
 def start(settings, kind, storage="memory"):
@@ -73,11 +77,13 @@ def benchmark(settings, server, requests, pipeline, words):
             "p99": float(rows[0]["p99_latency_ms"])}
 
 
-def own_benchmark(settings, server, pipeline, words, seconds):
+def own_benchmark(settings, server, pipeline, words, seconds, **options):
     """One run of command_load, which measures the server's CPU time itself."""
     line = [settings.command_load, "--port", str(server.port), "--server-pid", str(server.process.pid), "--clients",
-            str(CLIENTS), "--keys", str(KEYS), "--pipeline", str(pipeline), "--command", words[0].lower(),
-            "--seconds", str(seconds), "--warm-up", str(seconds / 5)]
+            str(CLIENTS), "--pipeline", str(pipeline), "--command", words[0].lower(), "--seconds", str(seconds),
+            "--warm-up", str(seconds / 5)]
+    for name, value in {"keys": KEYS, **options}.items():
+        line += ["--" + name.replace("_", "-"), str(value)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"command_load failed: {done.stderr.strip()}")

@@ -32,7 +32,9 @@ struct Options {
   int payload_bytes = 3;
   double seconds = 3;
   double warm_up_seconds = 0.3;
+  double rate = 0;     // commands per second over all clients; 0 = as many as go
   int server_pid = 0;  // whose CPU time to report
+  int sql_pid = 0;     // and of the database's first process, with all its children
 };
 
 constexpr int kDigits = 12;  // of a key, as redis-benchmark writes it
@@ -91,16 +93,22 @@ class Load {
   Load& operator=(const Load&) = delete;
 
   void run() {
-    for (auto& connection : connections_) send(connection);
+    if (options_.rate > 0) {
+      next_send_ns_ = now_ns();
+    } else {
+      for (auto& connection : connections_) send(connection);
+    }
     work_until(now_ns() + to_ns(options_.warm_up_seconds));
     latencies_ = Histogram();
     const auto done_before = done_;
     const auto use_before = server_use(options_.server_pid);
+    const double sql_before = tree_cpu_seconds(options_.sql_pid);
     const auto begin = now_ns();
     work_until(begin + to_ns(options_.seconds));
     const double seconds = static_cast<double>(now_ns() - begin) / 1e9;
     const double cpu = server_use(options_.server_pid).cpu_seconds - use_before.cpu_seconds;
-    print(seconds, static_cast<double>(done_ - done_before), cpu);
+    print(seconds, static_cast<double>(done_ - done_before), cpu,
+          tree_cpu_seconds(options_.sql_pid) - sql_before);
   }
 
  private:
@@ -118,6 +126,25 @@ class Load {
     write_all(connection.fd, out_);
   }
 
+  // Sends what is due from connections that have no pipeline under way; what is due while all are busy is
+  // sent later. Latencies count from the sending.
+  void send_due() {
+    const auto interval_ns =
+        static_cast<std::int64_t>(1e9 * static_cast<double>(options_.pipeline) / options_.rate);
+    for (std::size_t tried = 0; tried < connections_.size() && now_ns() >= next_send_ns_; ++tried) {
+      Connection& connection = connections_[turn_++ % connections_.size()];
+      if (connection.missing != 0) continue;
+      send(connection);
+      next_send_ns_ += interval_ns;
+    }
+  }
+
+  // How long to wait for replies: a second without any is an error, but not if nothing was asked.
+  int patience_ms() const {
+    if (options_.rate <= 0) return 1000;
+    return static_cast<int>(std::clamp<std::int64_t>((next_send_ns_ - now_ns()) / 1'000'000, 0, 1000));
+  }
+
   // xorshift64: cheap, and the same sequence in every run.
   std::uint64_t next_random() {
     random_ ^= random_ << 13;
@@ -129,8 +156,9 @@ class Load {
   void work_until(std::int64_t end_ns) {
     std::array<epoll_event, 128> events;
     while (now_ns() < end_ns) {
-      const int ready = ::epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), 1000);
-      if (ready == 0) fail("the server answered nothing for a second");
+      if (options_.rate > 0) send_due();
+      const int ready = ::epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), patience_ms());
+      if (ready == 0 && options_.rate <= 0) fail("the server answered nothing for a second");
       for (int i = 0; i < ready; ++i) receive(connections_[events[static_cast<std::size_t>(i)].data.u64]);
     }
   }
@@ -151,7 +179,7 @@ class Load {
     latencies_.add(latency, static_cast<std::uint64_t>(count));
     done_ += static_cast<std::uint64_t>(count);
     connection.missing -= count;
-    if (connection.missing == 0) send(connection);
+    if (connection.missing == 0 && options_.rate <= 0) send(connection);
   }
 
   bool take_reply(std::string_view& bytes) const {
@@ -169,12 +197,13 @@ class Load {
                        [&](const std::string& reply) { return reply.starts_with(bytes); });
   }
 
-  void print(double seconds, double done, double cpu) const {
+  void print(double seconds, double done, double cpu, double sql_cpu) const {
+    const double per_command = done > 0 ? 1e6 / done : 0.0;
     std::printf(
         "{\"throughput\": %.1f, \"p50\": %.4f, \"p99\": %.4f, \"p999\": %.4f, \"max\": %.4f, \"cpu\": "
-        "%.4f}\n",
+        "%.4f, \"cpu_sql\": %.4f}\n",
         done / seconds, latencies_.percentile_ms(50), latencies_.percentile_ms(99),
-        latencies_.percentile_ms(99.9), latencies_.max_ms(), done > 0 ? cpu * 1e6 / done : 0.0);
+        latencies_.percentile_ms(99.9), latencies_.max_ms(), cpu * per_command, sql_cpu * per_command);
   }
 
   const Options& options_;
@@ -185,20 +214,24 @@ class Load {
   std::array<char, 256 * 1024> in_;
   std::uint64_t random_ = 88172645463325252ULL;
   std::uint64_t done_ = 0;
+  std::int64_t next_send_ns_ = 0;
+  std::size_t turn_ = 0;
   Histogram latencies_;
 };
 
 Options parse(int argc, char** argv) {
   Options options;
-  read_options(argc, argv,
-               {{"--port", &options.port},
-                {"--clients", &options.clients},
-                {"--pipeline", &options.pipeline},
-                {"--keys", &options.keys},
-                {"--payload", &options.payload_bytes},
-                {"--server-pid", &options.server_pid}},
-               {{"--seconds", &options.seconds}, {"--warm-up", &options.warm_up_seconds}},
-               {{"--host", &options.host}, {"--command", &options.command}});
+  read_options(
+      argc, argv,
+      {{"--port", &options.port},
+       {"--clients", &options.clients},
+       {"--pipeline", &options.pipeline},
+       {"--keys", &options.keys},
+       {"--payload", &options.payload_bytes},
+       {"--server-pid", &options.server_pid},
+       {"--sql-pid", &options.sql_pid}},
+      {{"--seconds", &options.seconds}, {"--warm-up", &options.warm_up_seconds}, {"--rate", &options.rate}},
+      {{"--host", &options.host}, {"--command", &options.command}});
   if (options.clients < 1 || options.pipeline < 1 || options.keys < 1) fail("a count below 1");
   return options;
 }

@@ -120,6 +120,28 @@ inline ServerUse server_use(int pid) {
           std::stod(word.at(21)) * static_cast<double>(::sysconf(_SC_PAGESIZE))};
 }
 
+// utime and stime of a process and all its children, also of those that have ended: PostgreSQL by the process
+// id of its postmaster.
+inline double tree_cpu_seconds(int pid) {
+  if (pid == 0) return 0;
+  const auto ticks = [](const std::string& id, int first, int last) {
+    std::ifstream in("/proc/" + id + "/stat");
+    std::string line;
+    if (!std::getline(in, line)) return 0.0;  // it has just ended, and its parent counts it
+    std::istringstream words(line.substr(line.rfind(')') + 1));
+    double sum = 0;
+    std::string word;
+    for (int i = 0; i <= last && words >> word; ++i)
+      if (i >= first) sum += std::stod(word);
+    return sum;
+  };
+  const std::string parent = std::to_string(pid);
+  double sum = ticks(parent, 11, 14);  // utime, stime, cutime, cstime
+  std::ifstream children("/proc/" + parent + "/task/" + parent + "/children");
+  for (std::string child; children >> child;) sum += ticks(child, 11, 12);
+  return sum / static_cast<double>(::sysconf(_SC_CLK_TCK));
+}
+
 inline void sleep_seconds(double seconds) {
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
 }

@@ -35,6 +35,7 @@ namespace {
 struct Options {
   std::string host = "127.0.0.1";
   int port = 6379;
+  int subscribe_port = 0;  // of another server for the subscribers; 0: the same
   int subscribers = 1;
   int publishers = 50;
   int pipeline = 1;         // PUBLISH commands that a publisher has under way
@@ -43,8 +44,12 @@ struct Options {
   int threads = 1;
   double seconds = 3;  // of the measured part
   double warm_up_seconds = 0.5;
-  double rate = 0;     // messages per second over all publishers; 0 = as many as go
-  int server_pid = 0;  // whose CPU time and memory to report
+  double rate = 0;         // messages per second over all publishers; 0 = as many as go
+  int server_pid = 0;      // whose CPU time and memory to report
+  int subscriber_pid = 0;  // and CPU time of the subscribers' server, if that is another one
+  int sql_pid = 0;         // and of the database's first process, with all its children
+
+  bool two_servers() const { return subscribe_port != 0 && subscribe_port != port; }
 };
 
 // What the first bytes of each payload say. Memory order of this machine: only this program reads it.
@@ -63,7 +68,8 @@ std::vector<int> subscribe(const Options& options, int count, bool same_channel)
   std::vector<std::size_t> expected;
   for (int i = 0; i < count; ++i) {
     const std::string channel = same_channel ? std::string(kChannel) : "idle:" + std::to_string(i);
-    result.push_back(connect_to(options.host, options.port));
+    result.push_back(
+        connect_to(options.host, options.subscribe_port != 0 ? options.subscribe_port : options.port));
     write_all(result.back(), "*2\r\n$9\r\nSUBSCRIBE\r\n" + bulk(channel));
     expected.push_back(std::string("*3\r\n$9\r\nsubscribe\r\n").size() + bulk(channel).size() + 4);
   }
@@ -246,7 +252,8 @@ class Worker {
     int count = 0;
     while ((end = bytes.find('\n', at)) != std::string_view::npos) {
       if (bytes[at] != ':') fail("PUBLISH was answered " + std::string(bytes.substr(at, end - at)));
-      if (std::atoi(bytes.data() + at + 1) != shared_.options.subscribers)
+      // PUBLISH counts the receivers at its own server.
+      if (!shared_.options.two_servers() && std::atoi(bytes.data() + at + 1) != shared_.options.subscribers)
         fail("PUBLISH counted " + std::string(bytes.substr(at, end - at)) + " receivers");
       at = end + 1;
       ++count;
@@ -271,11 +278,17 @@ class Worker {
 struct Sample {
   std::int64_t at_ns;
   std::uint64_t answered, delivered;
-  ServerUse use;
+  ServerUse use, subscriber_use;
+  double sql_cpu_seconds;
 };
 
 Sample sample(const Shared& shared) {
-  return {now_ns(), shared.answered.load(), shared.delivered.load(), server_use(shared.options.server_pid)};
+  return {now_ns(),
+          shared.answered.load(),
+          shared.delivered.load(),
+          server_use(shared.options.server_pid),
+          server_use(shared.options.subscriber_pid),
+          tree_cpu_seconds(shared.options.sql_pid)};
 }
 
 // After publishing has stopped every message must come. True if all did within ten seconds.
@@ -298,19 +311,24 @@ void print_result(const Shared& shared, const Sample& begin, const Sample& end, 
   const auto published = static_cast<double>(end.answered - begin.answered);
   const auto delivered = static_cast<double>(end.delivered - begin.delivered);
   const double cpu = end.use.cpu_seconds - begin.use.cpu_seconds;
+  const double subscriber_cpu = end.subscriber_use.cpu_seconds - begin.subscriber_use.cpu_seconds;
+  const double sql_cpu = end.sql_cpu_seconds - begin.sql_cpu_seconds;
+  const double per_publish = published > 0 ? 1e6 / published : 0.0;
   std::printf(
       "{\"seconds\": %.3f, \"published_per_second\": %.1f, \"delivered_per_second\": %.1f, "
       "\"server_cpu_seconds\": %.3f, "
       "\"cpu_us_per_publish\": %.4f, \"cpu_us_per_delivery\": %.4f, \"p50_ms\": %.4f, \"p95_ms\": %.4f, "
       "\"p99_ms\": %.4f, "
       "\"p999_ms\": %.4f, \"max_ms\": %.4f, \"resident_bytes_before\": %.0f, \"resident_bytes_begin\": %.0f, "
-      "\"resident_bytes_end\": %.0f, \"total_published\": %llu, \"total_delivered\": %llu}\n",
-      seconds, published / seconds, delivered / seconds, cpu, published > 0 ? cpu * 1e6 / published : 0.0,
+      "\"resident_bytes_end\": %.0f, \"total_published\": %llu, \"total_delivered\": %llu, "
+      "\"subscriber_cpu_us_per_publish\": %.4f, \"sql_cpu_us_per_publish\": %.4f}\n",
+      seconds, published / seconds, delivered / seconds, cpu, cpu * per_publish,
       delivered > 0 ? cpu * 1e6 / delivered : 0.0, latencies.percentile_ms(50), latencies.percentile_ms(95),
       latencies.percentile_ms(99), latencies.percentile_ms(99.9), latencies.max_ms(), memory_before,
       begin.use.resident_bytes, end.use.resident_bytes,
       static_cast<unsigned long long>(shared.published.load()),
-      static_cast<unsigned long long>(shared.delivered.load()));
+      static_cast<unsigned long long>(shared.delivered.load()), subscriber_cpu * per_publish,
+      sql_cpu * per_publish);
 }
 
 std::vector<std::unique_ptr<Worker>> make_workers(Shared& shared) {
@@ -383,7 +401,10 @@ Options parse(int argc, char** argv) {
                                                {"--payload", &options.payload_bytes},
                                                {"--idle", &options.idle},
                                                {"--threads", &options.threads},
-                                               {"--server-pid", &options.server_pid}};
+                                               {"--subscribe-port", &options.subscribe_port},
+                                               {"--server-pid", &options.server_pid},
+                                               {"--subscriber-pid", &options.subscriber_pid},
+                                               {"--sql-pid", &options.sql_pid}};
   const std::map<std::string_view, double*> real{
       {"--seconds", &options.seconds}, {"--warm-up", &options.warm_up_seconds}, {"--rate", &options.rate}};
   read_options(argc, argv, whole, real, {{"--host", &options.host}});
