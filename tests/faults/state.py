@@ -4,7 +4,8 @@ from clients import Connection
 
 SCAN_COUNT = 1000
 # isthmus.current has one row for each string and each field.
-CURRENT = "SELECT db, key, type, field, value, expire_at FROM isthmus.current WHERE db = 0"
+CURRENT = ("SELECT db, key, type, field, value, round(extract(epoch FROM expire_at) * 1000)::bigint FROM isthmus.current "
+           "WHERE db = 0")
 
 
 async def of_server(world, server):
