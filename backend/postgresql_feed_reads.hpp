@@ -1,0 +1,55 @@
+// What a feed reads from the tables of a PostgreSQL log: the checkpoint, the log behind it, the rows that a
+// server has missed, the inbox. Each read is one snapshot.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "backend/postgresql_connection.hpp"
+#include "backend/shared_log.hpp"
+
+namespace isthmus::backend {
+
+/// Reads through an ordinary session, which the owner keeps alive and leaves to this object alone. All
+/// functions throw PgError; after one the session is good for nothing but its end, for it may be inside a
+/// COPY.
+class FeedReads {
+ public:
+  explicit FeedReads(PgConnection& connection);
+
+  /// As Feed::read_state, read_missing, last_seqs and read_inbox.
+  void read_state(LoadSink& sink);
+  bool read_missing(const Vector& known, FeedSink& sink);
+  const Vector& last_seqs() const { return last_seqs_; }
+  std::vector<InboxRow> read_inbox();
+
+ private:
+  struct Progress {
+    Seq seq = 0;  // up to here in the checkpoint
+    Seq cut = 0;  // up to here perhaps not in the log any more
+  };
+  /// What the log holds of one origin beyond what is known of it.
+  struct Beyond {
+    Seq first = 0;  // the lowest such seq
+    std::string arrived;
+    OriginId origin = 0;
+  };
+
+  void begin_snapshot();
+  void end_snapshot();
+  void read_progress();
+  void read_keys(LoadSink& sink);
+  void read_fields(LoadSink& sink);
+  std::vector<Beyond> look_beyond(const Vector& known, const std::string& since);
+  std::string since(const Vector& known);
+  void read_log(const Vector& known, const std::string& since, const std::vector<Beyond>& beyond,
+                bool with_messages, LoadSink* load, FeedSink* feed);
+
+  PgConnection& connection_;
+  std::map<OriginId, Progress> progress_;
+  std::string covered_from_;  // a timestamptz as text: what arrived before is in the checkpoint
+  Vector last_seqs_;
+};
+
+}  // namespace isthmus::backend
