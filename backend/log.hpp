@@ -1,6 +1,7 @@
 // The interface to a log: append, checkpoint, load. Knows nothing of RESP or of commands.
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -127,9 +128,17 @@ class Log {
   virtual std::string description() const = 0;
 };
 
-/// Opens the backend that `url` names: `memory:`, `sqlite:PATH`, or whatever libpq takes as a connection URI
-/// (`postgresql://…`, `postgres://…`). Throws OpenError and touches nothing if it
-/// cannot.
-std::unique_ptr<Log> open_log(const std::string& url);
+/// What a backend is told besides its place.
+struct BackendOptions {
+  /// A shared log keeps its rows for so long after they came, for servers and sites that were away. The
+  /// partitions of the log are a fifth of it, and at least 10 s.
+  std::chrono::seconds log_retention{600};
+};
+
+/// Opens the backend that `url` names: `memory:`, `sqlite:PATH`, or whatever libpq takes as a connection
+/// string: a URI
+/// (`postgresql://…`, `postgres://…`) or keywords and values (`host=… dbname=…`). Throws OpenError and
+/// touches nothing if it cannot.
+std::unique_ptr<Log> open_log(const std::string& url, const BackendOptions& options = {});
 
 }  // namespace isthmus::backend

@@ -453,10 +453,7 @@ void PgConnection::expect_copy(int status, const char* what) {
   }
 }
 
-void PgConnection::begin_copy_in(const std::string& sql) {
-  send(sql);
-  expect_copy(PGRES_COPY_IN, "COPY FROM STDIN");
-}
+void PgConnection::await_copy_in() { expect_copy(PGRES_COPY_IN, "COPY FROM STDIN"); }
 
 void PgConnection::copy_in(std::string_view bytes) {
   if (!connection_) lost("the session was closed");

@@ -123,8 +123,8 @@ class PgConnection {
   PgResult exec(const std::string& sql);
   /// Runs one statement with parameters; the answer is binary.
   PgResult exec(const std::string& sql, const PgParams& params);
-  /// Begins what ends in a COPY … FROM STDIN (in a multi-statement string, the last one).
-  void begin_copy_in(const std::string& sql);
+  /// Waits until what was sent by `send` has come to its COPY … FROM STDIN, the last statement of the string.
+  void await_copy_in();
   /// Sends a piece, of any size; waits when the server does not keep up.
   void copy_in(std::string_view bytes);
   /// Ends the COPY and waits for its commit.

@@ -1,0 +1,345 @@
+#include "backend/postgresql_checkpoint.hpp"
+
+#include <array>
+#include <optional>
+
+#include "backend/postgresql_copy.hpp"
+#include "backend/postgresql_schema.hpp"
+
+namespace isthmus::backend {
+namespace {
+
+/// A statement takes at most so many bytes of values, far below what one message to PostgreSQL may have (1
+/// GiB).
+constexpr std::size_t kStatementBytes = 16U << 20U;
+/// A flush looks at so many keys or fields in one transaction.
+constexpr int kFlushRows = 2000;
+/// A row of the log can be older than its commit by as long as its transaction took, and a vector older than
+/// what was committed by as long as the feed lags. Rows that arrived in so many seconds before the vector
+/// count as not covered.
+constexpr int kCoverMarginSeconds = 60;
+
+/// In the order of StoredType.
+constexpr std::array<std::string_view, 3> kTypeNames = {"none", "string", "hash"};
+
+std::int64_t signed_number(std::uint64_t number) { return static_cast<std::int64_t>(number); }
+
+/// A string that was set and later deleted: the deletion is what remains.
+bool is_dead_string(const StoredKey& key) {
+  return key.type == StoredType::string &&
+         std::pair(key.version, key.site) < std::pair(key.cut_version, key.cut_site);
+}
+
+/// Keys on their way into one statement, column by column.
+struct KeyArrays {
+  PgArray db{PgType::int2}, key{PgType::bytea}, type{PgType::text}, version{PgType::int8}, site{PgType::int8},
+      cut_version{PgType::int8}, cut_site{PgType::int8}, expire_at{PgType::int8},
+      expire_version{PgType::int8}, expire_site{PgType::int8}, value{PgType::bytea};
+
+  void add(const StoredKey& stored) {
+    const StoredType kind = is_dead_string(stored) ? StoredType::none : stored.type;
+    db.add(std::int64_t{stored.db});
+    key.add(std::string_view(stored.key));
+    type.add(kTypeNames.at(static_cast<std::size_t>(kind)));
+    version.add(signed_number(stored.version));
+    site.add(stored.site);
+    cut_version.add(signed_number(stored.cut_version));
+    cut_site.add(stored.cut_site);
+    if (stored.expire_at) {
+      expire_at.add(*stored.expire_at);
+    } else {
+      expire_at.add_null();
+    }
+    expire_version.add(signed_number(stored.expire_version));
+    expire_site.add(stored.expire_site);
+    if (kind == StoredType::string) {
+      value.add(std::string_view(stored.value));
+    } else {
+      value.add_null();
+    }
+  }
+  std::size_t bytes() const { return key.bytes() + value.bytes(); }
+};
+
+struct FieldArrays {
+  PgArray db{PgType::int2}, key{PgType::bytea}, field{PgType::bytea}, version{PgType::int8},
+      site{PgType::int8}, deleted{PgType::boolean}, value{PgType::bytea};
+
+  void add(const StoredField& stored) {
+    db.add(std::int64_t{stored.db});
+    key.add(std::string_view(stored.key));
+    field.add(std::string_view(stored.field));
+    version.add(signed_number(stored.version));
+    site.add(stored.site);
+    deleted.add(std::int64_t{stored.deleted});
+    if (stored.deleted) {
+      value.add_null();
+    } else {
+      value.add(std::string_view(stored.value));
+    }
+  }
+  std::size_t bytes() const { return key.bytes() + field.bytes() + value.bytes(); }
+};
+
+// Merges with what is there: `v`, `c` and `x` are the value, the cut and the deadline that stay. A stored
+// value older than a cut gives way to any. Rows that are as they should be are left alone, so that a piece
+// written twice leaves nothing to vacuum.
+const std::string& upsert_keys_sql() {
+  static const std::string sql =
+      "INSERT INTO isthmus.entry AS e (db, key, type, version, site, cut_version, cut_site, expire_at, "
+      "expire_version, "
+      "expire_site, value) SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) "
+      "ON CONFLICT (db, (" +
+      index_part("key") +
+      ")) DO UPDATE SET (type, version, site, value, cut_version, cut_site, expire_at, expire_version, "
+      "expire_site) = ("
+      "SELECT CASE WHEN v.dead THEN 'none' ELSE v.type END, v.version, v.site, CASE WHEN NOT v.dead THEN "
+      "v.value END, "
+      "v.cut_version, v.cut_site, "
+      "CASE WHEN v.old_deadline THEN e.expire_at ELSE excluded.expire_at END, "
+      "CASE WHEN v.old_deadline THEN e.expire_version ELSE excluded.expire_version END, "
+      "CASE WHEN v.old_deadline THEN e.expire_site ELSE excluded.expire_site END "
+      "FROM (SELECT w.*, w.type = 'string' AND (w.version, w.site) < (w.cut_version, w.cut_site) AS dead "
+      "FROM ("
+      "SELECT CASE WHEN k.old_value THEN e.type ELSE excluded.type END AS type, "
+      "CASE WHEN k.old_value THEN e.version ELSE excluded.version END AS version, "
+      "CASE WHEN k.old_value THEN e.site ELSE excluded.site END AS site, "
+      "CASE WHEN k.old_value THEN e.value ELSE excluded.value END AS value, "
+      "CASE WHEN k.old_cut THEN e.cut_version ELSE excluded.cut_version END AS cut_version, "
+      "CASE WHEN k.old_cut THEN e.cut_site ELSE excluded.cut_site END AS cut_site, k.old_deadline "
+      "FROM (SELECT (e.version, e.site) > (excluded.version, excluded.site) "
+      "AND (e.version, e.site) >= (e.cut_version, e.cut_site) "
+      "AND (e.version, e.site) >= (excluded.cut_version, excluded.cut_site) AS old_value, "
+      "(e.cut_version, e.cut_site) > (excluded.cut_version, excluded.cut_site) AS old_cut, "
+      "(e.expire_version, e.expire_site) > (excluded.expire_version, excluded.expire_site) AS old_deadline) "
+      "k) w) v) "
+      "WHERE (e.version, e.site, e.cut_version, e.cut_site, e.expire_version, e.expire_site, e.expire_at, "
+      "e.type, "
+      "e.value) IS DISTINCT FROM (excluded.version, excluded.site, excluded.cut_version, excluded.cut_site, "
+      "excluded.expire_version, excluded.expire_site, excluded.expire_at, excluded.type, excluded.value)";
+  return sql;
+}
+
+const std::string& upsert_fields_sql() {
+  static const std::string sql =
+      "INSERT INTO isthmus.field AS e (db, key, field, version, site, deleted, value) "
+      "SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (db, (" +
+      index_part("key") + "), (" + index_part("field") +
+      ")) DO UPDATE SET version = excluded.version, site = excluded.site, deleted = excluded.deleted, "
+      "value = excluded.value WHERE (excluded.version, excluded.site) >= (e.version, e.site) "
+      "AND (e.version, e.site, e.deleted, e.value) IS DISTINCT FROM "
+      "(excluded.version, excluded.site, excluded.deleted, excluded.value)";
+  return sql;
+}
+
+/// The condition that a row of `table` (under the name e) is one of the unnested `k`.
+std::string same_key() { return "e.db = k.db AND " + index_part("e.key") + " = " + index_part("k.key"); }
+
+void put_keys(PgConnection& connection, KeyArrays& arrays) {
+  if (arrays.key.size() == 0) return;
+  PgParams params;
+  for (PgArray* array :
+       {&arrays.db, &arrays.key, &arrays.type, &arrays.version, &arrays.site, &arrays.cut_version,
+        &arrays.cut_site, &arrays.expire_at, &arrays.expire_version, &arrays.expire_site, &arrays.value}) {
+    params.add(*array);
+  }
+  connection.exec(upsert_keys_sql(), params);
+  arrays = {};
+}
+
+void put_fields(PgConnection& connection, FieldArrays& arrays) {
+  if (arrays.key.size() == 0) return;
+  PgParams params;
+  for (PgArray* array : {&arrays.db, &arrays.key, &arrays.field, &arrays.version, &arrays.site,
+                         &arrays.deleted, &arrays.value}) {
+    params.add(*array);
+  }
+  connection.exec(upsert_fields_sql(), params);
+  arrays = {};
+}
+
+/// Deletes keys from entry if they are to be forgotten, and fields of those and of keys whose fields are
+/// replaced.
+void delete_keys(PgConnection& connection, const CheckpointChunk& chunk) {
+  PgArray gone_db(PgType::int2), gone_key(PgType::bytea), db(PgType::int2), key(PgType::bytea);
+  for (const StoredKey& stored : chunk.keys) {
+    if (!stored.forget && !stored.replace_fields) continue;
+    db.add(std::int64_t{stored.db});
+    key.add(std::string_view(stored.key));
+    if (!stored.forget) continue;
+    gone_db.add(std::int64_t{stored.db});
+    gone_key.add(std::string_view(stored.key));
+  }
+  if (db.size() != 0) {
+    connection.exec("DELETE FROM isthmus.field e USING unnest($1, $2) AS k (db, key) WHERE " + same_key(),
+                    PgParams().add(db).add(key));
+  }
+  if (gone_db.size() != 0) {
+    connection.exec("DELETE FROM isthmus.entry e USING unnest($1, $2) AS k (db, key) WHERE " + same_key(),
+                    PgParams().add(gone_db).add(gone_key));
+  }
+}
+
+void delete_fields(PgConnection& connection, const CheckpointChunk& chunk) {
+  PgArray db(PgType::int2), key(PgType::bytea), field(PgType::bytea);
+  for (const StoredField& stored : chunk.fields) {
+    if (!stored.forget) continue;
+    db.add(std::int64_t{stored.db});
+    key.add(std::string_view(stored.key));
+    field.add(std::string_view(stored.field));
+  }
+  if (db.size() == 0) return;
+  connection.exec("DELETE FROM isthmus.field e USING unnest($1, $2, $3) AS k (db, key, field) WHERE " +
+                      same_key() + " AND " + index_part("e.field") + " = " + index_part("k.field"),
+                  PgParams().add(db).add(key).add(field));
+}
+
+bool flush_fields(PgConnection& connection, FlushProgress& progress) {
+  const std::string at = "(" + index_part("key") + ", " + index_part("field") + ")";
+  const PgResult next = connection.exec(
+      "SELECT " + index_part("key") + ", " + index_part("field") + " FROM isthmus.field WHERE db = $1 AND " +
+          at + " >= ($2, $3) ORDER BY db, 1, 2 OFFSET " + std::to_string(kFlushRows) + " LIMIT 1",
+      PgParams().add(progress.db).add_bytes(progress.key).add_bytes(progress.field));
+  PgParams params;
+  params.add(progress.db).add_bytes(progress.key).add_bytes(progress.field);
+  params.add(signed_number(progress.version)).add(progress.site);
+  std::string sql = "DELETE FROM isthmus.field WHERE db = $1 AND " + at +
+                    " >= ($2, $3) AND (version, site) <= ($4::bigint, $5::bigint)";
+  const bool more = next.rows() > 0;
+  if (more) {
+    sql += " AND " + at + " < ($6, $7)";
+    params.add_bytes(next.bytes(0, 0)).add_bytes(next.bytes(0, 1));
+  }
+  connection.exec(sql, params);
+  progress.key = more ? next.string(0, 0) : "";
+  progress.field = more ? next.string(0, 1) : "";
+  return more;
+}
+
+bool flush_keys(PgConnection& connection, FlushProgress& progress) {
+  const std::string at = index_part("key");
+  const PgResult next =
+      connection.exec("SELECT " + at + " FROM isthmus.entry WHERE db = $1 AND " + at +
+                          " >= $2 ORDER BY db, 1 OFFSET " + std::to_string(kFlushRows) + " LIMIT 1",
+                      PgParams().add(progress.db).add_bytes(progress.key));
+  PgParams params;
+  params.add(progress.db).add_bytes(progress.key).add(signed_number(progress.version)).add(progress.site);
+  std::string sql = "DELETE FROM isthmus.entry WHERE db = $1 AND " + at +
+                    " >= $2 AND (version, site) <= ($3, $4) " +
+                    "AND (cut_version, cut_site) <= ($3, $4) AND (expire_version, expire_site) <= ($3, $4)";
+  const bool more = next.rows() > 0;
+  if (more) {
+    sql += " AND " + at + " < $5";
+    params.add_bytes(next.bytes(0, 0));
+  }
+  connection.exec(sql, params);
+  progress.key = more ? next.string(0, 0) : "";
+  return more;
+}
+
+void read_uncovered_row(const CopyReader& copy, Row& row) {
+  row.site = copy->integer(0);
+  row.origin = copy->integer(1);
+  row.seq = static_cast<Seq>(copy->integer(2));
+  row.version = static_cast<Version>(copy->integer(3));
+  row.db = static_cast<std::uint8_t>(copy->integer(4));
+  const std::optional<RowKind> kind = row_kind_from_name(copy->bytes(5));
+  if (!kind) throw PgError("a row of the log has a kind that only a newer Isthmus knows", "XX001", false);
+  row.kind = *kind;
+  row.group_end = copy->boolean(6);
+  row.key = copy->bytes(7);
+  row.field = copy->bytes(8);
+  row.expire_at.reset();
+  if (!copy->is_null(9)) row.expire_at = copy->integer(9);
+  row.sent_at = copy->integer(10);
+}
+
+}  // namespace
+
+void write_under_lease(PgConnection& connection, OriginId lease, const std::function<void()>& body) {
+  try {
+    // KEY SHARE holds up whoever takes the lease, which changes the id, but not the holder's beat. The
+    // settings have the few keys of a piece looked up in the index, whatever the statistics of the tables
+    // say.
+    const PgResult current = connection.exec(
+        "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin "
+        "= off; "
+        "SELECT id FROM isthmus.lease FOR KEY SHARE");
+    if (current.rows() != 1 || current.integer(0, 0) != lease) {
+      throw LeaseChanged("another server has taken the lease: the checkpoint is its business now");
+    }
+    body();
+    connection.exec("COMMIT");
+  } catch (const PgError& error) {
+    if (!error.connection_lost) connection.exec("ROLLBACK");
+    throw;
+  } catch (...) {
+    connection.exec("ROLLBACK");
+    throw;
+  }
+}
+
+void put_chunk(PgConnection& connection, const CheckpointChunk& chunk) {
+  delete_keys(connection, chunk);
+  KeyArrays keys;
+  for (const StoredKey& stored : chunk.keys) {
+    if (!stored.forget) keys.add(stored);
+    if (keys.bytes() >= kStatementBytes) put_keys(connection, keys);
+  }
+  put_keys(connection, keys);
+  delete_fields(connection, chunk);
+  FieldArrays fields;
+  for (const StoredField& stored : chunk.fields) {
+    if (!stored.forget) fields.add(stored);
+    if (fields.bytes() >= kStatementBytes) put_fields(connection, fields);
+  }
+  put_fields(connection, fields);
+}
+
+bool forget_some_flushed(PgConnection& connection, FlushProgress& progress) {
+  if (progress.fields_done) return flush_keys(connection, progress);
+  if (!flush_fields(connection, progress)) progress.fields_done = true;
+  return true;
+}
+
+void put_progress(PgConnection& connection, const Vector& vector, std::chrono::milliseconds age) {
+  PgArray origins(PgType::int8), seqs(PgType::int8);
+  for (const auto& [origin, seq] : vector) {
+    origins.add(origin);
+    seqs.add(signed_number(seq));
+  }
+  connection.exec(
+      "INSERT INTO isthmus.progress AS p (origin, seq) SELECT * FROM unnest($1, $2) ON CONFLICT (origin) DO "
+      "UPDATE "
+      "SET seq = excluded.seq, updated_at = now() WHERE excluded.seq > p.seq",
+      PgParams().add(origins).add(seqs));
+  connection.exec("UPDATE isthmus.site SET covered_from = clock_timestamp() - make_interval(secs => " +
+                  std::to_string(kCoverMarginSeconds + (age.count() + 999) / 1000) + ")");
+}
+
+void read_uncovered_rows(PgConnection& connection, LoadSink& sink) {
+  connection.exec("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+  try {
+    const PgResult progress = connection.exec("SELECT origin, seq FROM isthmus.progress", PgParams());
+    for (int i = 0; i < progress.rows(); ++i) {
+      sink.covered(progress.integer(i, 0), static_cast<Seq>(progress.integer(i, 1)));
+    }
+    CopyReader copy(
+        connection,
+        "COPY (SELECT l.site, l.origin, l.seq, l.version, l.db, l.kind, l.group_end, l.key, l.field, "
+        "l.expire_at, l.sent_at FROM isthmus.log l LEFT JOIN isthmus.progress p ON p.origin = l.origin "
+        "WHERE l.arrived >= (SELECT covered_from FROM isthmus.site) AND l.seq > coalesce(p.seq, 0) "
+        "ORDER BY l.origin, l.seq) TO STDOUT (FORMAT binary)");
+    Row row;
+    while (copy.next()) {
+      read_uncovered_row(copy, row);
+      sink.row(row);
+    }
+    connection.exec("COMMIT");
+  } catch (const PgError& error) {
+    if (!error.connection_lost) connection.exec("ROLLBACK");
+    throw;
+  }
+}
+
+}  // namespace isthmus::backend

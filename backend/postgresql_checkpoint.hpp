@@ -1,0 +1,49 @@
+// The checkpoint in PostgreSQL: the tables entry, field and progress, written under a lease.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <string>
+
+#include "backend/log.hpp"
+#include "backend/postgresql_connection.hpp"
+
+namespace isthmus::backend {
+
+/// The lease under which the checkpoint was to be written is no longer the site's.
+struct LeaseChanged : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// Runs `body` in a transaction that begins only if `lease` is the site's lease, which then cannot change
+/// before its end. Throws LeaseChanged, PgError; then nothing of it happened (or, if the connection is lost,
+/// that is unknown).
+void write_under_lease(PgConnection& connection, OriginId lease, const std::function<void()>& body);
+
+/// Writes a piece of the checkpoint, inside a transaction. Of each register of a key the higher (version,
+/// site) stays; what would not change is not touched. Throws PgError.
+void put_chunk(PgConnection& connection, const CheckpointChunk& chunk);
+
+/// How far the checkpoint has followed a flush of a database: first through the fields, then the keys.
+struct FlushProgress {
+  std::uint8_t db = 0;
+  Version version = 0;
+  SiteId site = 0;
+  bool fields_done = false;
+  /// The first that nobody has looked at, as the indexes have it (`index_part`).
+  std::string key, field;
+};
+
+/// Looks at some fields or keys and deletes what the flush covers, inside a transaction; `progress` says
+/// where to go on. False when the end was reached. Throws PgError.
+bool forget_some_flushed(PgConnection& connection, FlushProgress& progress);
+
+/// Records that the checkpoint covers `vector`, which was taken `age` ago, inside a transaction. Throws
+/// PgError.
+void put_progress(PgConnection& connection, const Vector& vector, std::chrono::milliseconds age);
+
+/// Reads the vector of the checkpoint and the rows of the log that it does not cover, without their values,
+/// per origin in the order of seq. Throws PgError.
+void read_uncovered_rows(PgConnection& connection, LoadSink& sink);
+
+}  // namespace isthmus::backend

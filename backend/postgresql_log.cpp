@@ -1,0 +1,378 @@
+#include "backend/postgresql_log.hpp"
+
+#include <atomic>
+#include <chrono>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "backend/postgresql_checkpoint.hpp"
+#include "backend/postgresql_connection.hpp"
+#include "backend/postgresql_copy.hpp"
+#include "backend/postgresql_feed.hpp"
+#include "backend/postgresql_schema.hpp"
+#include "backend/postgresql_upkeep.hpp"
+
+namespace isthmus::backend {
+namespace {
+
+/// SQL has no unsigned numbers. A version above this would be 2,700 years ahead.
+constexpr std::uint64_t kMaxNumber = std::numeric_limits<std::int64_t>::max();
+/// Encoded rows go to libpq in pieces of about this size.
+constexpr std::size_t kPieceBytes = 256U << 10U;
+/// A buffer that had to hold a huge row shrinks to nothing above this.
+constexpr std::size_t kKeptBytes = 4U << 20U;
+
+// Beyond these times a session that is stuck lets go by itself: a backend whose client is gone ends within
+// half a second even while it is at work, and one whose client stopped in the middle of a transaction after
+// three seconds.
+constexpr const char* kCommitSettings =
+    "SET client_connection_check_interval = '500ms'; SET idle_in_transaction_session_timeout = '3s'; "
+    "SET lock_timeout = '5s'";
+// Checkpoint and housekeeping need not wait for the disk or a standby: what they rely on came before them
+// into the same write-ahead log, so it survives if they do.
+constexpr const char* kUpkeepSettings =
+    "SET client_connection_check_interval = '500ms'; SET idle_in_transaction_session_timeout = '3s'; "
+    "SET lock_timeout = '2s'; SET synchronous_commit = off";
+
+/// Errors after which the same batch may go in later: of the connection (08), rights and settings that an
+/// operator mends (25, 28, 3D, 3F, 42), conflicts (40), resources (53), locks (55), an operator's
+/// intervention (57), the system (58). What is left says that the data is at fault. Source: PostgreSQL
+/// documentation, appendix A.
+AppendError::Kind kind_of(const PgError& error) {
+  if (error.connection_lost) return AppendError::Kind::unavailable;
+  for (const char* passing : {"08", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58"}) {
+    if (error.in_class(passing)) return AppendError::Kind::unavailable;
+  }
+  return AppendError::Kind::rejected;
+}
+
+class PostgresqlLog final : public SharedLog {
+ public:
+  PostgresqlLog(std::string conninfo, const BackendOptions& options);
+
+  // Log
+  bool durable() const override { return true; }
+  SiteId site() const override { return site_; }
+  void load(LoadSink& /*sink*/) override { throw std::logic_error("a shared log is read through its feed"); }
+  void append(const RowBatch& batch) override { append(batch, {}); }
+  void write_checkpoint(const CheckpointChunk& chunk) override;
+  bool forget_flushed(std::uint8_t db, Version version, SiteId site) override;
+  void finish_checkpoint(const Vector& vector) override;
+  bool cut() override;
+  std::uint64_t disk_bytes() const override { return disk_bytes_.load(std::memory_order_relaxed); }
+  SharedLog* shared() override { return this; }
+  std::string description() const override { return description_; }
+
+  // SharedLog
+  std::string secret() const override { return secret_; }
+  bool connect(std::string& why) override;
+  bool connected() const override { return commit_ != nullptr; }
+  void disconnect() override { commit_.reset(); }
+  bool try_lock() override;
+  LeaseRow newest_lease() override;
+  Seq last_seq(OriginId origin) override;
+  void beat(OriginId lease) override;
+  void append(const RowBatch& batch, const std::vector<std::int64_t>& stamped_inbox) override;
+  UpkeepReport upkeep(const ServerRow& self, OriginId lease) override;
+  void guard_checkpoint(OriginId lease) override { guard_ = lease; }
+  void read_uncovered(LoadSink& sink) override;
+  void sign_off(OriginId server) override;
+  std::unique_ptr<Feed> open_feed() override { return open_postgresql_feed(conninfo_, site_); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  void open();
+  template <typename Body>
+  auto run(std::unique_ptr<PgConnection>& session, const Body& body);
+  template <typename Body>
+  auto commit_run(const Body& body);
+  template <typename Body>
+  auto upkeep_run(const Body& body);
+  void check_row(const Row& row) const;
+  std::string statements_before_copy(const RowBatch& batch,
+                                     const std::vector<std::int64_t>& stamped_inbox) const;
+  void copy_rows(const RowBatch& batch, const std::string& sql);
+
+  const std::string conninfo_, description_;
+  const std::chrono::seconds retention_;
+  SiteId site_ = 0;
+  std::string secret_;
+
+  // The committing thread's.
+  std::unique_ptr<PgConnection> commit_;
+  bool locked_ = false;
+  std::string buffer_;
+
+  // The upkeep thread's.
+  std::unique_ptr<PgConnection> upkeep_;
+  std::unique_ptr<PostgresqlUpkeep> chores_;
+  OriginId guard_ = 0;
+  FlushProgress flush_;
+  /// When the current checkpoint was begun; its vector is not older.
+  std::optional<Clock::time_point> checkpoint_began_;
+
+  std::atomic<std::uint64_t> disk_bytes_{0};
+};
+
+/// What messages call the place, or an OpenError without the string.
+std::string checked_description(const std::string& conninfo) {
+  try {
+    check_conninfo(conninfo);
+    return describe_conninfo(conninfo);
+  } catch (const PgError& error) {
+    throw OpenError(std::string("postgresql: ") + error.what());
+  }
+}
+
+PostgresqlLog::PostgresqlLog(std::string conninfo, const BackendOptions& options)
+    : conninfo_(std::move(conninfo)),
+      description_(checked_description(conninfo_)),
+      retention_(options.log_retention) {
+  try {
+    open();
+  } catch (const PgError& error) {
+    throw OpenError(description_ + ": " + error.what());
+  } catch (const OpenError& error) {
+    throw OpenError(description_ + ": " + error.what());
+  }
+  chores_ = std::make_unique<PostgresqlUpkeep>(conninfo_, site_, retention_);
+}
+
+void PostgresqlLog::open() {
+  PgConnectOptions options;
+  options.application_name = "isthmus start";
+  PgConnection connection(conninfo_, options);
+  check_server(connection);
+  create_schema(connection);
+  make_partitions(connection, partition_width(retention_));
+  const PgResult site = connection.exec("SELECT id, secret FROM isthmus.site");
+  if (site.rows() != 1) throw OpenError("the database is damaged: the table isthmus.site must have one row");
+  site_ = site.integer(0, 0);
+  secret_ = site.string(0, 1);
+}
+
+/// Runs `body` on a session; an error becomes an AppendError, and a lost session is closed.
+template <typename Body>
+auto PostgresqlLog::run(std::unique_ptr<PgConnection>& session, const Body& body) {
+  try {
+    return body(*session);
+  } catch (const PgError& error) {
+    if (error.connection_lost) session.reset();
+    throw AppendError(kind_of(error), description_ + ": " + error.what());
+  } catch (const LeaseChanged& error) {
+    throw AppendError(AppendError::Kind::rejected, description_ + ": " + error.what());
+  } catch (...) {
+    // Nobody knows in which state it is.
+    session.reset();
+    throw;
+  }
+}
+
+// ---- the committing thread ----
+
+template <typename Body>
+auto PostgresqlLog::commit_run(const Body& body) {
+  if (!commit_) throw AppendError(AppendError::Kind::unavailable, description_ + ": not connected");
+  return run(commit_, body);
+}
+
+bool PostgresqlLog::connect(std::string& why) {
+  if (commit_) return true;
+  locked_ = false;
+  try {
+    PgConnectOptions options;
+    options.application_name = "isthmus commit";
+    auto session = std::make_unique<PgConnection>(conninfo_, options);
+    session->exec(kCommitSettings);
+    if (session->exec("SELECT id FROM isthmus.site").integer(0, 0) != site_) {
+      why = description_ + ": this is another database than before: restart the server to use it";
+      return false;
+    }
+    commit_ = std::move(session);
+    return true;
+  } catch (const PgError& error) {
+    why = description_ + ": " + error.what();
+    return false;
+  }
+}
+
+bool PostgresqlLog::try_lock() {
+  // A second call would count as a second lock of the same session.
+  if (commit_ && locked_) return true;
+  locked_ = commit_run([](PgConnection& session) {
+    return session.exec("SELECT pg_try_advisory_lock(" + std::to_string(kLeaseLock) + ")").boolean(0, 0);
+  });
+  return locked_;
+}
+
+LeaseRow PostgresqlLog::newest_lease() {
+  return commit_run([](PgConnection& session) {
+    const PgResult row = session.exec("SELECT id, server, address FROM isthmus.lease");
+    if (row.rows() != 1) throw PgError("the table isthmus.lease must have one row", "42P01", false);
+    return LeaseRow{row.integer(0, 0), row.integer(0, 1), row.string(0, 2)};
+  });
+}
+
+Seq PostgresqlLog::last_seq(OriginId origin) {
+  // What is at or below the checkpoint need not be looked at, and the bound lets the BRIN index leave out
+  // nearly all pages.
+  return commit_run([origin](PgConnection& session) {
+    const PgResult progress =
+        session.exec("SELECT max(seq) FROM isthmus.progress WHERE origin = $1", PgParams().add(origin));
+    const std::int64_t covered = progress.integer(0, 0);
+    const PgResult last = session.exec(
+        "SELECT max(seq) FROM isthmus.log WHERE origin = " + std::to_string(origin) + " AND seq > " +
+        std::to_string(covered) + " AND arrived >= (SELECT covered_from FROM isthmus.site)");
+    return static_cast<Seq>(std::max(covered, last.integer(0, 0)));
+  });
+}
+
+void PostgresqlLog::beat(OriginId lease) {
+  // A beat that a crash forgets does no harm.
+  commit_run([lease](PgConnection& session) {
+    session.exec(
+        "SET LOCAL synchronous_commit = off; UPDATE isthmus.lease SET beat = clock_timestamp() WHERE id = " +
+        std::to_string(lease));
+  });
+}
+
+void PostgresqlLog::check_row(const Row& row) const {
+  if (row.version <= kMaxNumber && row.seq <= kMaxNumber && row.request <= kMaxNumber) return;
+  throw AppendError(AppendError::Kind::rejected, description_ + ": a version or seq is above 2^63-1");
+}
+
+std::string PostgresqlLog::statements_before_copy(const RowBatch& batch,
+                                                  const std::vector<std::int64_t>& stamped_inbox) const {
+  std::string sql;
+  if (!stamped_inbox.empty()) {
+    sql = "DELETE FROM isthmus.inbox WHERE id IN (";
+    for (const std::int64_t id : stamped_inbox) sql += std::to_string(id) + ",";
+    sql.back() = ')';
+    sql += "; ";
+  }
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    const Row row = batch[i];
+    check_row(row);
+    if (row.kind != RowKind::lease) continue;
+    sql += "UPDATE isthmus.lease SET id = " + std::to_string(row.origin) +
+           ", server = " + std::to_string(row.requester) + ", address = " + commit_->literal(row.key) +
+           ", pid = pg_backend_pid(), taken_at = clock_timestamp(), beat = clock_timestamp(); ";
+  }
+  return sql;
+}
+
+// Several statements of one string are one transaction, so neither BEGIN nor COMMIT costs a round trip.
+void PostgresqlLog::append(const RowBatch& batch, const std::vector<std::int64_t>& stamped_inbox) {
+  if (batch.empty() && stamped_inbox.empty()) return;
+  commit_run([&](PgConnection& session) {
+    const std::string before = statements_before_copy(batch, stamped_inbox);
+    if (batch.empty()) {
+      session.exec(before);
+    } else {
+      copy_rows(batch, before + "COPY isthmus.log (" + kLogColumns + ") FROM STDIN (FORMAT binary)");
+    }
+  });
+}
+
+void PostgresqlLog::copy_rows(const RowBatch& batch, const std::string& sql) {
+  commit_->send(sql);
+  // The first piece is encoded while PostgreSQL begins.
+  buffer_.clear();
+  append_copy_header(buffer_);
+  bool begun = false;
+  const auto hand_over = [&] {
+    if (!begun) commit_->await_copy_in();
+    begun = true;
+    commit_->copy_in(buffer_);
+    buffer_.clear();
+  };
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    append_copy_row(buffer_, batch[i]);
+    if (buffer_.size() >= kPieceBytes) hand_over();
+  }
+  append_copy_trailer(buffer_);
+  hand_over();
+  commit_->end_copy_in();
+  if (buffer_.capacity() > kKeptBytes) std::string().swap(buffer_);
+}
+
+// ---- the upkeep thread ----
+
+template <typename Body>
+auto PostgresqlLog::upkeep_run(const Body& body) {
+  if (!upkeep_) {
+    try {
+      PgConnectOptions options;
+      options.application_name = "isthmus upkeep";
+      auto session = std::make_unique<PgConnection>(conninfo_, options);
+      session->exec(kUpkeepSettings);
+      upkeep_ = std::move(session);
+    } catch (const PgError& error) {
+      throw AppendError(AppendError::Kind::unavailable, description_ + ": " + error.what());
+    }
+  }
+  return run(upkeep_, body);
+}
+
+void PostgresqlLog::write_checkpoint(const CheckpointChunk& chunk) {
+  // The vector was taken before the first piece, so even a piece that fails marks the time.
+  if (!checkpoint_began_) checkpoint_began_ = Clock::now();
+  if (chunk.empty()) return;
+  upkeep_run(
+      [&](PgConnection& session) { write_under_lease(session, guard_, [&] { put_chunk(session, chunk); }); });
+}
+
+bool PostgresqlLog::forget_flushed(std::uint8_t db, Version version, SiteId site) {
+  if (!checkpoint_began_) checkpoint_began_ = Clock::now();
+  FlushProgress progress = flush_;
+  if (progress.db != db || progress.version != version || progress.site != site)
+    progress = {.db = db, .version = version, .site = site};
+  bool more = false;
+  upkeep_run([&](PgConnection& session) {
+    write_under_lease(session, guard_, [&] { more = forget_some_flushed(session, progress); });
+  });
+  // Only now, so that a failed call is repeated; after the last one anew, since the checkpoint may change in
+  // between.
+  flush_ = more ? progress : FlushProgress();
+  return more;
+}
+
+void PostgresqlLog::finish_checkpoint(const Vector& vector) {
+  const Clock::time_point now = Clock::now();
+  const auto age =
+      std::chrono::duration_cast<std::chrono::milliseconds>(now - checkpoint_began_.value_or(now));
+  upkeep_run([&](PgConnection& session) {
+    write_under_lease(session, guard_, [&] { put_progress(session, vector, age); });
+  });
+  checkpoint_began_.reset();
+}
+
+bool PostgresqlLog::cut() {
+  return upkeep_run([&](PgConnection& session) { return chores_->drop_partition(session, guard_); });
+}
+
+UpkeepReport PostgresqlLog::upkeep(const ServerRow& self, OriginId lease) {
+  UpkeepReport report =
+      upkeep_run([&](PgConnection& session) { return chores_->round(session, self, lease); });
+  disk_bytes_.store(report.disk_bytes, std::memory_order_relaxed);
+  return report;
+}
+
+void PostgresqlLog::read_uncovered(LoadSink& sink) {
+  upkeep_run([&](PgConnection& session) { read_uncovered_rows(session, sink); });
+}
+
+void PostgresqlLog::sign_off(OriginId server) {
+  upkeep_run([&](PgConnection& session) {
+    session.exec("DELETE FROM isthmus.server WHERE id = $1", PgParams().add(server));
+  });
+}
+
+}  // namespace
+
+std::unique_ptr<SharedLog> open_postgresql_log(const std::string& conninfo, const BackendOptions& options) {
+  return std::make_unique<PostgresqlLog>(conninfo, options);
+}
+
+}  // namespace isthmus::backend
