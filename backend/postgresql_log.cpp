@@ -326,8 +326,12 @@ void PostgresqlLog::write_checkpoint(const CheckpointChunk& chunk) {
 bool PostgresqlLog::forget_flushed(std::uint8_t db, Version version, SiteId site) {
   if (!checkpoint_began_) checkpoint_began_ = Clock::now();
   FlushProgress progress = flush_;
-  if (progress.db != db || progress.version != version || progress.site != site)
-    progress = {.db = db, .version = version, .site = site};
+  if (progress.db != db || progress.version != version || progress.site != site) {
+    progress = {};
+    progress.db = db;
+    progress.version = version;
+    progress.site = site;
+  }
   bool more = false;
   upkeep_run([&](PgConnection& session) {
     write_under_lease(session, guard_, [&] { more = forget_some_flushed(session, progress); });
