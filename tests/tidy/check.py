@@ -28,7 +28,7 @@ MAY_USE = {
     "src/config": {"src/observe"},
     "src/keyspace": {"backend", "src/observe"},
     "src/pubsub": {"resp", "src/keyspace", "src/observe"},
-    "src/site": {"backend", "src/keyspace", "src/pubsub", "src/observe", "src/config"},
+    "src/site": {"resp", "backend", "src/keyspace", "src/pubsub", "src/observe", "src/config"},
     "src/command": {"resp", "backend", "src/keyspace", "src/pubsub", "src/site", "src/observe", "src/config"},
     "src/net": {"resp", "backend", "src/keyspace", "src/pubsub", "src/site", "src/command", "src/observe", "src/config"},
     "src/top": None,

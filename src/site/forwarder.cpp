@@ -1,0 +1,311 @@
+#include "src/site/forwarder.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <system_error>
+
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "src/observe/logging.hpp"
+
+namespace isthmus {
+namespace {
+
+// Connections that fail are tried again after these times, the last one from then on.
+constexpr std::array<std::int64_t, 3> kRetryMs{50, 100, 200};
+// A writer that takes the connection and does not answer its handshake for so long is stopped or too slow.
+constexpr std::int64_t kHandshakeMs = 3000;
+// How often time-outs are looked at.
+constexpr int kTickMs = 50;
+// A host that vanishes is noticed in about so long (tcp(7), TCP_USER_TIMEOUT).
+constexpr int kVanishedMs = 3000;
+
+// The limits of one answer: as large as a bulk string may be, and its frame.
+resp::ReplyLimits answer_limits() {
+  resp::ReplyLimits limits;
+  limits.max_bulk = (std::size_t{512} << 20) + (64 << 10);
+  return limits;
+}
+
+void set_options(int socket) {
+  const int on = 1, idle_s = 1, interval_s = 1, probes = 2;
+  ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  ::setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+  ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+  ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+  ::setsockopt(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &kVanishedMs, sizeof kVanishedMs);
+}
+
+// A socket that connects to "host:port" or "[host]:port"; -1 if that cannot even begin.
+int begin_connect(const std::string& address) {
+  const std::size_t colon = address.rfind(':');
+  if (colon == std::string::npos) return -1;
+  std::string host = address.substr(0, colon);
+  if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (::getaddrinfo(host.c_str(), address.c_str() + colon + 1, &hints, &found) != 0) return -1;
+  const int socket = ::socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const bool begun =
+      socket >= 0 && (::connect(socket, found->ai_addr, found->ai_addrlen) == 0 || errno == EINPROGRESS);
+  ::freeaddrinfo(found);
+  if (begun) {
+    set_options(socket);
+    return socket;
+  }
+  if (socket >= 0) ::close(socket);
+  return -1;
+}
+
+std::int64_t steady_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+}  // namespace
+
+Forwarder::Forwarder(Site& site, const std::atomic<std::int64_t>& commit_timeout_ms)
+    : site_(site), commit_timeout_ms_(commit_timeout_ms), queue_(site.server(), steady_ms()) {
+  wake_fd_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
+}
+
+Forwarder::~Forwarder() {
+  stop();
+  ::close(wake_fd_);
+}
+
+void Forwarder::start() {
+  thread_ = std::thread([this] { run(); });
+}
+
+void Forwarder::stop() {
+  if (!thread_.joinable()) return;
+  stopping_.store(true);
+  wake();
+  thread_.join();
+}
+
+std::int64_t Forwarder::now_ms() const { return steady_ms(); }
+
+void Forwarder::wake() {
+  if (woken_.exchange(true)) return;
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const auto written = ::write(wake_fd_, &one, sizeof one);
+}
+
+// Every event passes here: what it sets free goes to the mailboxes, without the lock.
+template <class Event>
+void Forwarder::handle(Event&& event) {
+  std::vector<ForwardQueue::Delivery> released;
+  bool work = false;
+  {
+    const std::lock_guard lock(mutex_);
+    event(queue_);
+    released = queue_.take_released();
+    refuses_.store(queue_.refuses(), std::memory_order_relaxed);
+    full_.store(queue_.full(), std::memory_order_relaxed);
+    ready_.store(queue_.ready(), std::memory_order_relaxed);
+    outstanding_.store(queue_.outstanding(), std::memory_order_relaxed);
+    site_.stats().forward_retries.store(queue_.retries(), std::memory_order_relaxed);
+    work = queue_.has_output() || queue_.must_drop();
+  }
+  for (ForwardQueue::Delivery& delivery : released) {
+    delivery.mailbox->push_answers(std::move(delivery.answers));
+  }
+  if (work) wake();
+}
+
+void Forwarder::writer_is(const backend::LeaseRow& row) {
+  handle([&](ForwardQueue& queue) { queue.writer_is(row); });
+  wake();
+}
+
+void Forwarder::answered(std::uint64_t request, std::string_view row_reply) {
+  handle([&](ForwardQueue& queue) { queue.answered(request, row_reply); });
+}
+
+void Forwarder::applied(backend::OriginId lease, backend::Seq seq) {
+  handle([&](ForwardQueue& queue) { queue.applied(lease, seq); });
+  if (wake_waiting_) wake_waiting_();
+}
+
+std::uint64_t Forwarder::submit(const ForwardRequest& request, AnswerMailbox& mailbox) {
+  std::uint64_t number = 0;
+  handle([&](ForwardQueue& queue) { number = queue.submit(request, mailbox, now_ms()); });
+  site_.stats().forwarded_commands.fetch_add(1, std::memory_order_relaxed);
+  return number;
+}
+
+void Forwarder::run() {
+  while (!stopping_.load()) {
+    handle([&](ForwardQueue& queue) { queue.tick(now_ms(), commit_timeout_ms_.load()); });
+    look_after_connection();
+    wait();
+  }
+  close("the server stops");
+}
+
+void Forwarder::look_after_connection() {
+  bool wanted = false, drop = false, greeting = false;
+  std::string address;
+  {
+    const std::lock_guard lock(mutex_);
+    wanted = queue_.wants_connection();
+    address = queue_.address();
+    drop = queue_.must_drop();
+    greeting = queue_.greeting();
+  }
+  const std::int64_t now = now_ms();
+  if (socket_ >= 0) {
+    if (drop || !wanted || (connecting_ && address != address_)) {
+      failures_ = 0;
+      next_attempt_ms_ = 0;  // somebody else may be reached at once
+      close("another server is the writer");
+    } else if ((connecting_ || greeting) && now - opened_ms_ > kHandshakeMs) {
+      close("no answer to the handshake");
+    }
+  }
+  if (socket_ < 0 && wanted && now >= next_attempt_ms_) {
+    address_ = address;
+    open();
+  }
+}
+
+void Forwarder::open() {
+  const std::int64_t now = now_ms();
+  opened_ms_ = now;
+  next_attempt_ms_ = now + kRetryMs[std::min<std::size_t>(static_cast<std::size_t>(failures_), 2)];
+  ++failures_;
+  socket_ = begin_connect(address_);
+  connecting_ = socket_ >= 0;
+}
+
+void Forwarder::finish_connecting() {
+  int error = 0;
+  socklen_t size = sizeof error;
+  ::getsockopt(socket_, SOL_SOCKET, SO_ERROR, &error, &size);
+  if (error != 0) {
+    close(std::generic_category().message(error));
+    return;
+  }
+  connecting_ = false;
+  reader_ = resp::ReplyReader(answer_limits());
+  const std::string secret = site_.log().secret();
+  handle([&](ForwardQueue& queue) { queue.connected(address_, secret); });
+}
+
+void Forwarder::close(std::string_view why) {
+  if (socket_ < 0) return;
+  if (ready_.load() && !stopping_.load()) {
+    log_info("The connection to the writer ended", {{"writer", address_}, {"why", why}});
+  }
+  ::close(socket_);
+  socket_ = -1;
+  connecting_ = false;
+  outgoing_.clear();
+  sent_ = 0;
+  handle([&](ForwardQueue& queue) { queue.lost(now_ms()); });
+}
+
+void Forwarder::read() {
+  std::array<char, 64 * 1024> buffer;
+  for (;;) {
+    const ssize_t size = ::recv(socket_, buffer.data(), buffer.size(), 0);
+    if (size < 0 && errno == EINTR) continue;
+    if (size < 0 && errno == EAGAIN) return;
+    if (size <= 0) {
+      close(size == 0 ? "closed by the writer" : "read error");
+      return;
+    }
+    reader_.feed({buffer.data(), static_cast<std::size_t>(size)});
+    std::vector<resp::Value> replies;
+    resp::Value value;
+    resp::ReplyReader::Status status = resp::ReplyReader::Status::need_more;
+    while ((status = reader_.next(value)) == resp::ReplyReader::Status::value) {
+      replies.push_back(std::move(value));
+    }
+    bool keep = status != resp::ReplyReader::Status::error;
+    std::string refusal;
+    handle([&](ForwardQueue& queue) {
+      for (resp::Value& reply : replies) {
+        if (!queue.received(reply)) {
+          keep = false;
+          refusal = reply.text;
+          break;
+        }
+      }
+    });
+    if (!keep) {
+      close(refusal.empty() ? "not a forwarding server" : refusal);
+      return;
+    }
+    if (ready_.load() && failures_ != 0) {
+      failures_ = 0;
+      log_info("Connected to the writer of the site", {{"writer", address_}});
+    }
+    if (static_cast<std::size_t>(size) < buffer.size()) return;
+  }
+}
+
+void Forwarder::write() {
+  for (;;) {
+    if (sent_ == outgoing_.size()) {
+      const std::lock_guard lock(mutex_);
+      outgoing_ = queue_.take_output();
+      sent_ = 0;
+    }
+    if (outgoing_.empty()) return;
+    const ssize_t size =
+        ::send(socket_, outgoing_.data() + sent_, outgoing_.size() - sent_, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (size < 0 && errno == EINTR) continue;
+    if (size < 0 && errno == EAGAIN) return;
+    if (size < 0) {
+      close("write error");
+      return;
+    }
+    sent_ += static_cast<std::size_t>(size);
+  }
+}
+
+// Until there is something to do; then does it.
+void Forwarder::wait() {
+  if (socket_ >= 0 && !connecting_) write();
+  std::array<pollfd, 2> files{};
+  files[0] = {wake_fd_, POLLIN, 0};
+  nfds_t count = 1;
+  if (socket_ >= 0) {
+    const bool writes = connecting_ || sent_ < outgoing_.size();
+    files[count++] = {socket_,
+                      static_cast<short>(connecting_ ? POLLOUT
+                                         : writes    ? POLLIN | POLLOUT
+                                                     : POLLIN),
+                      0};
+  }
+  ::poll(files.data(), count, kTickMs);
+  if (files[0].revents != 0) {
+    std::uint64_t ignored;
+    [[maybe_unused]] const auto bytes = ::read(wake_fd_, &ignored, sizeof ignored);
+    woken_.store(false);  // before the work is looked for
+  }
+  if (socket_ < 0 || count < 2) return;
+  if (connecting_) {
+    if (files[1].revents != 0) finish_connecting();
+  } else if ((files[1].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
+    read();
+  }
+}
+
+}  // namespace isthmus

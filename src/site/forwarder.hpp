@@ -1,0 +1,92 @@
+// The way of state-changing commands to the writer of the site: one connection, on a thread of its own.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "src/site/forward_queue.hpp"
+#include "src/site/requesters.hpp"
+#include "src/site/site.hpp"
+
+namespace isthmus {
+
+/// Sends commands to the writer and hands their answers out (ForwardQueue has the rules). The connection is
+/// there while another server is the writer; whatever breaks it, it is made again. Thread-safe.
+class Forwarder {
+ public:
+  /// `site` and `commit_timeout_ms` outlive it.
+  Forwarder(Site& site, const std::atomic<std::int64_t>& commit_timeout_ms);
+  ~Forwarder();
+  Forwarder(const Forwarder&) = delete;
+  Forwarder& operator=(const Forwarder&) = delete;
+
+  /// Called after each `applied`, by the feed's thread: commands that wait for the feed may go on. Before
+  /// `start`.
+  void on_applied(std::function<void()> wake) { wake_waiting_ = std::move(wake); }
+  void start();
+  /// Ends the thread and the connection. Mailboxes get nothing more once the feed has stopped as well.
+  void stop();
+
+  // The feed's thread, in the order of what it reads. `applied` also once the state has been read, with the
+  // current lease and how far its rows are in that state: for answers that change nothing.
+  void writer_is(const backend::LeaseRow& row);
+  void answered(std::uint64_t request, std::string_view row_reply);
+  void applied(backend::OriginId lease, backend::Seq seq);
+
+  // The I/O threads.
+  /// Sends a request; its answer goes to the mailbox, from any thread, perhaps before this returns.
+  std::uint64_t submit(const ForwardRequest& request, AnswerMailbox& mailbox);
+  /// New requests should fail at once: the writer has not been reached for longer than the commit timeout.
+  bool refuses() const { return refuses_.load(std::memory_order_relaxed); }
+  /// No more requests should be read until some have been answered.
+  bool full() const { return full_.load(std::memory_order_relaxed); }
+  std::size_t outstanding() const { return outstanding_.load(std::memory_order_relaxed); }
+  bool connected() const { return ready_.load(std::memory_order_relaxed); }
+
+  /// Those for whom this server evaluates commands.
+  Requesters& requesters() { return requesters_; }
+
+ private:
+  void run();
+  std::int64_t now_ms() const;
+  template <class Event>
+  void handle(Event&& event);
+  void wake();
+  void look_after_connection();
+  void open();
+  void finish_connecting();
+  void close(std::string_view why);
+  void read();
+  void write();
+  void wait();
+
+  Site& site_;
+  const std::atomic<std::int64_t>& commit_timeout_ms_;
+  Requesters requesters_;
+  std::function<void()> wake_waiting_;
+  std::mutex mutex_;
+  ForwardQueue queue_;
+  std::atomic<bool> refuses_{false}, full_{false}, ready_{false};
+  std::atomic<std::size_t> outstanding_{0};
+  std::atomic<bool> woken_{false}, stopping_{false};
+  int wake_fd_ = -1;
+
+  // The thread's own.
+  int socket_ = -1;
+  bool connecting_ = false;
+  std::string address_;  // to which it connects
+  std::int64_t next_attempt_ms_ = 0, opened_ms_ = 0;
+  int failures_ = 0;
+  std::string outgoing_;
+  std::size_t sent_ = 0;  // of outgoing_
+  resp::ReplyReader reader_;
+  std::thread thread_;
+};
+
+}  // namespace isthmus
