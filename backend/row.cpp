@@ -78,6 +78,29 @@ void RowBatch::answer(OriginId requester, std::uint64_t request, std::string_vie
   more.reply = reply;
 }
 
+Seq RowBatch::number_messages(OriginId origin, Seq last) {
+  for (Packed& packed : rows_) {
+    if (packed.origin == origin && packed.seq == 0 && is_message(packed.kind)) packed.seq = ++last;
+  }
+  return last;
+}
+
+void RowBatch::keep_if(const std::function<bool(const Row&)>& keep) {
+  RowBatch kept;
+  bool group_has_rows = false;
+  for (std::size_t i = 0; i < size(); ++i) {
+    const Row row = (*this)[i];
+    if (keep(row)) {
+      kept.append(row);
+      group_has_rows = !row.group_end;
+    } else if (row.group_end) {
+      if (group_has_rows) kept.end_group();
+      group_has_rows = false;
+    }
+  }
+  *this = std::move(kept);
+}
+
 Row RowBatch::operator[](std::size_t index) const {
   const Packed& packed = rows_[index];
   const std::string_view bytes = std::string_view(bytes_).substr(packed.offset);

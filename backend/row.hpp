@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -32,6 +33,10 @@ enum class RowKind : std::uint8_t {
   spublish,  ///< a message to a shard channel
   lease,     ///< somebody took the right to write: the first row of an origin
 };
+
+/// Whether a row of this kind says something of a key or a database: all but messages and leases.
+inline bool is_state(RowKind kind) { return kind <= RowKind::flush; }
+inline bool is_message(RowKind kind) { return kind == RowKind::publish || kind == RowKind::spublish; }
 
 /// The name of a kind in SQL, and back. `row_kind_from_name` gives nothing for a name of a newer schema.
 std::string_view row_kind_name(RowKind kind);
@@ -72,6 +77,10 @@ class RowBatch {
   void add_event(std::size_t index, std::string_view event);
   /// The last row answers this forwarded request. The batch must not be empty.
   void answer(OriginId requester, std::uint64_t request, std::string_view reply);
+  /// Gives the messages of `origin` that have no seq yet the next ones behind `last`; returns the last one.
+  Seq number_messages(OriginId origin, Seq last);
+  /// Keeps the rows for which `keep` says so. A group that loses its last row ends with the one before.
+  void keep_if(const std::function<bool(const Row&)>& keep);
   bool empty() const { return rows_.empty(); }
   std::size_t size() const { return rows_.size(); }
   /// Bytes of keys, fields and values held.

@@ -100,8 +100,29 @@ void set_backend(Config& config, const std::string& text) {
   constexpr std::string_view kSqlite = "sqlite:";
   const bool sqlite = text.starts_with(kSqlite) && text.size() > kSqlite.size();
   // A URL of another kind may carry a password, so the text stays out of the line.
-  if (!sqlite && text != "memory:") throw BadConfig("the backend is memory: or sqlite:PATH");
+  // What libpq takes: a URI, or keywords with values (`host=… dbname=…`).
+  const bool postgresql = text.starts_with("postgresql://") || text.starts_with("postgres://") ||
+                          (text.find('=') != std::string::npos && text.find(':') > text.find('='));
+  if (!sqlite && !postgresql && text != "memory:") {
+    throw BadConfig("the backend is memory:, sqlite:PATH or postgresql://HOST/DATABASE");
+  }
   config.backend = text;
+}
+
+void set_advertise(Config& config, const std::string& text) {
+  const std::size_t colon = text.rfind(':');
+  const auto port = colon == std::string::npos ? std::nullopt : parse_option_integer(text.substr(colon + 1));
+  if (colon == 0 || !port || *port < 1 || *port > 65535) throw BadConfig("wants HOST:PORT, as 10.0.0.7:6379");
+  config.advertise = text;
+}
+
+void set_message_max_age(Config& config, const std::string& text) {
+  config.message_max_age_ms = duration_ms(text, 1, 1, kMaxCommitTimeoutMs, "10000 or 500ms or 10s");
+}
+
+void set_publish_ack(Config& config, const std::string& text) {
+  if (text != "commit" && text != "accept") throw BadConfig("wants commit or accept");
+  config.publish_ack_accept = text == "accept";
 }
 
 void set_databases(Config& /*config*/, const std::string& text) {
@@ -180,11 +201,25 @@ std::vector<OptionSpec> state_options() {
   const std::string group = "State";
   return {
       {"backend", "URL", group,
-       "where state lives: sqlite:PATH, or memory: (gone when the server ends)\n[sqlite:isthmus.db]",
+       "where state lives: sqlite:PATH, postgresql://USER@HOST/DATABASE\n"
+       "(or another connection string of libpq), or memory: (gone when\nthe server ends) [sqlite:isthmus.db]",
        set_backend},
       {"commit-timeout", "TIME", group, "how long a write waits for a backend that is down [5s]",
        set_commit_timeout},
       {"databases", "16", group, "for Redis's sake: there are always 16", set_databases},
+  };
+}
+
+std::vector<OptionSpec> site_options() {
+  const std::string group = "Several servers on one PostgreSQL";
+  return {
+      {"advertise", "HOST:PORT", group, "where the other servers reach this one [bind and port]",
+       set_advertise},
+      {"message-max-age", "TIME", group, "messages that come later are not delivered [10s]",
+       set_message_max_age},
+      {"publish-ack", "WHEN", group, "PUBLISH is answered at commit or at accept [commit]", set_publish_ack},
+      {"log-retention", "TIME", group, "rows stay in the log for so long, at least [600s]",
+       whole_seconds(&Config::log_retention_s)},
   };
 }
 
@@ -233,8 +268,8 @@ std::vector<OptionSpec> observe_options() {
 
 std::vector<OptionSpec> all_options() {
   std::vector<OptionSpec> all;
-  for (auto& part :
-       {network_options(), state_options(), client_options(), resource_options(), observe_options()}) {
+  for (auto& part : {network_options(), state_options(), site_options(), client_options(), resource_options(),
+                     observe_options()}) {
     all.insert(all.end(), part.begin(), part.end());
   }
   return all;

@@ -25,8 +25,16 @@ struct Config {
   std::uint32_t timeout_s = 0;          ///< closes clients that are idle for so long; 0 means never
 
   // State.
-  std::string backend = "sqlite:isthmus.db";  ///< `memory:` or `sqlite:PATH`; only its form has been checked
-  std::int64_t commit_timeout_ms = 5000;      ///< how long a write waits for a backend that is down
+  /// `memory:`, `sqlite:PATH`, or a connection string of libpq; only its form has been checked. May hold a
+  /// password: never in a log line.
+  std::string backend = "sqlite:isthmus.db";
+  std::int64_t commit_timeout_ms = 5000;  ///< how long a write waits for a backend that is down
+
+  // Several servers on one PostgreSQL.
+  std::string advertise;  ///< host:port where the site's other servers reach this one; empty: bind and port
+  std::int64_t message_max_age_ms = 10'000;  ///< an older message is not delivered to anybody
+  bool publish_ack_accept = false;           ///< PUBLISH is answered before its message is in the log
+  std::uint32_t log_retention_s = 600;       ///< rows are kept in the log for so long behind the checkpoint
 
   // Clients.
   std::string requirepass;  ///< empty means no password. Secret: never in a log line

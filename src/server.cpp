@@ -14,6 +14,7 @@
 #include "backend/log.hpp"
 #include "src/command/call.hpp"
 #include "src/command/expirer.hpp"
+#include "src/membership.hpp"
 #include "src/net/client_table.hpp"
 #include "src/net/io_thread.hpp"
 #include "src/net/listener.hpp"
@@ -85,10 +86,11 @@ class Server::Parts {
   explicit Parts(const Config& given)
       : config_(given),
         listener_(context_, config_.bind, config_.port, static_cast<int>(config_.tcp_backlog)),
-        log_(backend::open_log(config_.backend)),
-        journal_(*log_, clock_),
+        log_(backend::open_log(config_.backend, {std::chrono::seconds(config_.log_retention_s)})),
+        site_(make_site()),
+        journal_(*log_, clock_, site_.get()),
         checkpointer_(keyspace_, *log_, {}),
-        stats_(config_.threads, command_count()),
+        stats_(config_.threads + 1, command_count()),
         services_{config_,
                   settings_,
                   keyspace_,
@@ -110,7 +112,7 @@ class Server::Parts {
     copy_settings(config_, settings_);
     fit_file_limit(settings_);
     keyspace_.set_site(log_->site());
-    load(*log_, keyspace_, clock_, checkpointer_);
+    load_state();
     for (std::size_t i = 0; i < config_.threads; ++i) {
       threads_.push_back(std::make_unique<IoThread>(i, services_, clients_));
     }
@@ -124,10 +126,10 @@ class Server::Parts {
   bool run() {
     std::vector<IoThread*> threads;
     for (const auto& thread : threads_) threads.push_back(thread.get());
-    journal_.start(log_->durable() ? &checkpointer_ : nullptr, [threads] {
-      for (IoThread* thread : threads) thread->on_commit();
-    });
     for (const auto& thread : threads_) thread->start();
+    journal_.start(log_->durable() ? &checkpointer_ : nullptr,
+                   member_ == nullptr ? nullptr : &member_->lease(), journal_hooks());
+    if (member_ != nullptr) member_->start();
     expirer_.start();
     signals_.async_wait([this](const error_code& error, int signal) {
       if (error) return;
@@ -147,6 +149,39 @@ class Server::Parts {
   std::uint16_t port() const { return listener_.port(); }
 
  private:
+  // Where other servers find this one: as it was told, or where it listens.
+  std::unique_ptr<Site> make_site() {
+    backend::SharedLog* shared = log_->shared();
+    if (shared == nullptr) return nullptr;
+    std::string address = config_.advertise;
+    if (address.empty()) address = config_.bind.front() + ":" + std::to_string(listener_.port());
+    return std::make_unique<Site>(*shared, address, ISTHMUS_VERSION);
+  }
+
+  void load_state() {
+    if (site_ == nullptr) {
+      load(*log_, keyspace_, clock_, checkpointer_);
+      return;
+    }
+    member_ = std::make_unique<Membership>(*site_, services_, checkpointer_);
+    member_->load();
+  }
+
+  Journal::Hooks journal_hooks() {
+    return {.after_commit =
+                [this] {
+                  for (const auto& thread : threads_) thread->on_commit();
+                },
+            .fail_waiting =
+                [this](backend::Seq from, backend::Seq to, const std::string& error) {
+                  std::latch failed(static_cast<std::ptrdiff_t>(threads_.size()));
+                  for (const auto& thread : threads_) {
+                    thread->fail_waiting(from, to, error, [&] { failed.count_down(); });
+                  }
+                  failed.wait();
+                }};
+  }
+
   void sample() {
     stats_.sample(wall_clock_ms());
     const std::uint64_t used = keyspace_.used_bytes();
@@ -160,6 +195,7 @@ class Server::Parts {
   bool stop() {
     listener_.close();
     expirer_.stop();
+    if (member_ != nullptr) member_->prepare_stop();
     std::latch drained(static_cast<std::ptrdiff_t>(threads_.size()));
     for (const auto& thread : threads_) thread->drain([&] { drained.count_down(); });
     drained.wait();
@@ -169,6 +205,7 @@ class Server::Parts {
     for (const auto& thread : threads_) thread->close_all(deadline, [&] { closed.count_down(); });
     closed.wait();
     for (const auto& thread : threads_) thread->stop();
+    if (member_ != nullptr) member_->stop();
     if (all_committed) {
       log_info("Everything is in the log; good-bye");
     } else {
@@ -184,6 +221,7 @@ class Server::Parts {
   Listener listener_;  // before the log: a taken port must not touch a database
   std::unique_ptr<backend::Log> log_;
   HybridClock clock_;
+  std::unique_ptr<Site> site_;  // null unless the log is shared
   Settings settings_;
   Keyspace keyspace_;
   PubSub pubsub_;
@@ -193,6 +231,7 @@ class Server::Parts {
   Checkpointer checkpointer_;
   Stats stats_;
   Services services_;
+  std::unique_ptr<Membership> member_;  // null unless the log is shared
   Expirer expirer_;
   std::vector<std::unique_ptr<IoThread>> threads_;
   boost::asio::signal_set signals_;

@@ -42,11 +42,11 @@ bool Evaluation::emit(Row& row, const Key& key) {
     if (node != nullptr) floor = highest_version(*node) + 1;
   }
   const bool created = revives(row.kind) && (node == nullptr || !holds_value(*node));
-  group_.add(row, now_ms_, floor);
+  const backend::Seq place = group_.add(row, now_ms_, floor);
   keyspace.fold(row, key.hash, 0);
-  if (row.seq != 0) {
-    shard.gate(key.hash) = row.seq;
-    raise_gate(row.seq);
+  if (place != 0) {
+    shard.gate(key.hash) = place;
+    raise_gate(place);
     emitted_bytes_ += row.key.size() + row.field.size() + row.value.size();
   }
   keyspace.touch(key);
@@ -64,6 +64,7 @@ void Evaluation::delete_expired(const Key& key) {
 bool Evaluation::expire_due(std::size_t shard_index, std::size_t limit) {
   Shard& shard = services_.keyspace.shards()[shard_index];
   locks_.lock_one(shard);
+  if (services_.site != nullptr && !services_.site->is_writer()) return false;
   for (; limit > 0; --limit) {
     const auto expired = services_.keyspace.next_expired(shard, now_ms_);
     if (!expired) return false;
@@ -73,22 +74,19 @@ bool Evaluation::expire_due(std::size_t shard_index, std::size_t limit) {
 }
 
 void Evaluation::notify(EventClass event_class, std::string_view event, const Key& key) {
+  group_.add_event(key.db, key.name, event);
   const std::uint32_t wanted = services_.settings.notify_flags.load(std::memory_order_relaxed);
   if ((wanted & event_class) == 0 || !services_.pubsub.has_subscribers()) return;
-  std::string channel;
-  const auto send = [&](std::string_view space, std::string_view name, std::string_view payload) {
-    channel = "__";
-    channel.append(space).append("@").append(std::to_string(key.db)).append("__:").append(name);
+  const auto send = [&](std::string_view channel, std::string_view payload) {
     if (!services_.journal.durable()) {
       services_.pubsub.publish(channel, payload);
       return;
     }
-    group_.after_commit([&pubsub = services_.pubsub, channel, text = std::string(payload)] {
-      pubsub.publish(channel, text);
+    group_.after_commit([&pubsub = services_.pubsub, to = std::string(channel), text = std::string(payload)] {
+      pubsub.publish(to, text);
     });
   };
-  if ((wanted & kEventKeyspace) != 0) send("keyspace", key.name, event);
-  if ((wanted & kEventKeyevent) != 0) send("keyevent", event, key.name);
+  for_each_event_channel(wanted, event, key.db, key.name, send);
 }
 
 bool Evaluation::fits(std::size_t more_bytes) const {
@@ -145,11 +143,11 @@ void Call::flush(std::uint8_t database) {
   Row row;
   row.kind = RowKind::flush;
   row.db = database;
-  evaluation_.group().add(row, now_ms(), 0);
+  const backend::Seq place = evaluation_.group().add(row, now_ms(), 0);
   keyspace.fold(row, 0, 0);
-  if (row.seq == 0) return;
-  for (Shard& shard : keyspace.shards()) shard.gates.fill(row.seq);
-  evaluation_.raise_gate(row.seq);
+  if (place == 0) return;
+  for (Shard& shard : keyspace.shards()) shard.gates.fill(place);
+  evaluation_.raise_gate(place);
 }
 
 bool Call::fits(std::size_t bytes) {

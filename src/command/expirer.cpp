@@ -33,7 +33,7 @@ void Expirer::run() {
   while (!stop_asked_.wait_for(lock, kPeriod, [this] { return stopping_; })) {
     lock.unlock();
     // While the log refuses writes the keys stay hidden and are deleted later.
-    bool more = services_.journal.available();
+    bool more = services_.journal.available() && (services_.site == nullptr || services_.site->is_writer());
     while (more) {
       more = false;
       const std::int64_t now = wall_clock_ms();

@@ -325,6 +325,39 @@ void keyspace_section(const Context& context, std::string& out) {
   }
 }
 
+// The site of several servers on one database.
+void site_section(const Context& context, std::string& out) {
+  const Site* site = context.services.site;
+  if (site == nullptr) return;
+  Section section(out, "Site");
+  const backend::LeaseRow lease = site->lease();
+  const backend::UpkeepReport report = site->report();
+  const Site::Stats& stats = site->stats();
+  section.field("site_role", role_name(site->role())).field("site_server_id", site->server());
+  section.field("site_address", site->address()).field("site_writer_address", lease.address);
+  section.field("site_lease", lease.lease).field("site_servers", report.servers.size());
+  for (std::size_t i = 0; i < report.servers.size(); ++i) {
+    const backend::ServerRow& server = report.servers[i];
+    section.field("site_server" + std::to_string(i),
+                  "id=" + std::to_string(server.id) + ",address=" + server.address +
+                      ",version=" + server.version + ",writer=" + (server.writer ? "1" : "0") +
+                      ",seen_ms_ago=" + std::to_string(server.seen_ms_ago));
+  }
+  section.field("feed_up", site->feed_healthy() ? 1 : 0).field("feed_position", site->feed_position());
+  section.field("feed_rows", stats.feed_rows.load()).field("feed_restarts", stats.feed_restarts.load());
+  section.field("state_rebuilds", stats.rebuilds.load()).field("repeated_rows", stats.repeated_rows.load());
+  section.field("stale_messages", stats.stale_messages.load())
+      .field("dropped_messages", stats.dropped_messages.load());
+  section.field("leases_taken", stats.leases_taken.load()).field("leases_lost", stats.leases_lost.load());
+  section.field("seed_rows", stats.seed_rows.load());
+  section.field("forwarded_commands", stats.forwarded_commands.load())
+      .field("forwarded_commands_served", stats.served_commands.load());
+  section.field("forward_retries", stats.forward_retries.load()).field("inbox_rows", stats.inbox_rows.load());
+  section.field("database_clock_offset_ms", report.clock_offset_ms)
+      .field("slot_wal_bytes", report.slot_bytes);
+  section.field("log_default_partition_rows", report.default_partition_rows);
+}
+
 // What is ours and has no name in Redis.
 void isthmus_section(const Context& context, std::string& out) {
   const Services& services = context.services;
@@ -343,7 +376,7 @@ void isthmus_section(const Context& context, std::string& out) {
   section.field("checkpoints", journal.stats().checkpoints.load());
   section.field("last_checkpoint_time", journal.stats().last_checkpoint_ms.load() / 1000);
   section.field("dirty_entries", services.checkpointer == nullptr ? 0 : services.checkpointer->dirty());
-  section.field("io_threads", services.stats.threads());
+  section.field("io_threads", services.config.threads);
   section.field("published_messages", services.stats.published_messages.load());
   section.field("delivered_messages", services.stats.delivered_messages.load());
   section.field("closed_slow_subscribers", services.stats.closed_slow_subscribers.load());
@@ -373,6 +406,7 @@ constexpr std::array kSections = {
     SectionEntry{"cluster", true, true, cluster_section},
     SectionEntry{"keyspace", true, true, keyspace_section},
     SectionEntry{"isthmus", true, true, isthmus_section},
+    SectionEntry{"site", true, true, site_section},
 };
 
 bool asked_for(const SectionEntry& entry, std::span<const std::string_view> sections) {

@@ -67,12 +67,66 @@ std::size_t send(PubSub& pubsub, bool shard, std::string_view channel, std::stri
   return shard ? pubsub.publish_to_shard(channel, payload) : pubsub.publish(channel, payload);
 }
 
+// Inside an EXEC of the writer a message is one of its effects: it goes into the log and out with them, or
+// not at all.
+void publish_with_effects(Call& call, backend::Row& row, std::size_t receivers) {
+  Services& services = call.services;
+  call.evaluation().raise_gate(call.evaluation().group().add(row, call.now_ms(), 0));
+  if (receivers == 0) return;
+  call.evaluation().group().after_commit(
+      [&pubsub = services.pubsub, shard = row.kind == backend::RowKind::spublish,
+       channel = std::string(row.key),
+       payload = std::string(row.value)] { send(pubsub, shard, channel, payload); });
+}
+
+// Other servers read the log, so the message goes into it, and its reply waits for the commit unless
+// --publish-ack says otherwise. The subscribers of this server get it at once, or behind the uncommitted
+// writes of the same connection.
+void publish_to_all(Call& call, bool shard) {
+  Services& services = call.services;
+  if (!call.fits(call.args[1].size() + call.args[2].size())) return;
+  const std::size_t receivers = services.pubsub.receivers(shard, call.args[1]);
+  call.reply.integer(static_cast<std::int64_t>(receivers));
+  backend::Row row;
+  row.kind = shard ? backend::RowKind::spublish : backend::RowKind::publish;
+  row.key = call.args[1];
+  row.value = call.args[2];
+  row.sent_at = call.now_ms() + services.site->clock_offset_ms();
+  if (call.client.in_exec && services.site->is_writer()) {
+    publish_with_effects(call, row, receivers);
+    return;
+  }
+  const backend::Seq gate = std::max(call.client.last_gate, call.evaluation().gate());
+  const bool available = services.journal.available();
+  const bool waits = gate > services.journal.committed() && available;
+  backend::Seq place = 0;
+  if (available || services.journal.backlog_bytes() < Journal::kBacklogLimitBytes / 2) {
+    place = call.evaluation().group().add_message(row);
+  } else {
+    services.site->stats().dropped_messages.fetch_add(1, std::memory_order_relaxed);
+  }
+  if (available && (waits || !services.config.publish_ack_accept)) call.evaluation().raise_gate(place);
+  if (receivers == 0) return;
+  if (!waits) {
+    send(services.pubsub, shard, call.args[1], call.args[2]);
+    return;
+  }
+  call.evaluation().group().after_commit(
+      [&pubsub = services.pubsub, shard, channel = std::string(call.args[1]),
+       payload = std::string(call.args[2])] { send(pubsub, shard, channel, payload); },
+      true);
+}
+
 // On a log that nobody else reads a message needs no commit. Behind an uncommitted write of the same
 // connection, or inside a transaction that writes, it waits for that commit, so that a connection's effects
 // are seen in its order; not while the backend is down: then local pub/sub goes on.
 void publish_message(Call& call, bool shard) {
   Services& services = call.services;
   services.stats.published_messages.fetch_add(1, std::memory_order_relaxed);
+  if (services.site != nullptr) {
+    publish_to_all(call, shard);
+    return;
+  }
   const backend::Seq gate = std::max(call.client.last_gate, call.evaluation().gate());
   const bool waits =
       services.journal.durable() && gate > services.journal.committed() && services.journal.available();

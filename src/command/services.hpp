@@ -13,6 +13,7 @@
 #include "src/pubsub/pubsub.hpp"
 #include "src/site/checkpointer.hpp"
 #include "src/site/journal.hpp"
+#include "src/site/site.hpp"
 
 namespace isthmus {
 

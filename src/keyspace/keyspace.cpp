@@ -51,6 +51,35 @@ Keyspace::~Keyspace() {
   }
 }
 
+void Keyspace::take_settings(const Keyspace& other) {
+  sites_[0] = other.sites_[0];
+  stable_ = other.stable_;
+  hash_limits_ = other.hash_limits_;
+}
+
+void Keyspace::swap_shards(Shard& mine, Shard& other) {
+  mine.heap.swap(other.heap);
+  for (std::size_t db = 0; db < kDatabaseCount; ++db) mine.tables[db].swap(other.tables[db]);
+  std::swap(mine.deadlines, other.deadlines);
+  std::swap(mine.keys_with_deadline, other.keys_with_deadline);
+  other.next_deadline.store(mine.next_deadline.exchange(other.next_deadline.load()));
+  mine.gates.fill(0);
+  for (const auto& [name, flags] : mine.watchers) {
+    for (const auto& flag : flags) flag->touched.store(true, std::memory_order_relaxed);
+  }
+}
+
+void Keyspace::swap_state(Keyspace& other) {
+  for (std::size_t i = 0; i < kShards; ++i) swap_shards(shards_[i], other.shards_[i]);
+  std::swap(flushes_, other.flushes_);
+  for (std::size_t db = 0; db < kDatabaseCount; ++db) {
+    other.sizes_[db].store(sizes_[db].exchange(other.sizes_[db].load()));
+    other.deadline_counts_[db].store(deadline_counts_[db].exchange(other.deadline_counts_[db].load()));
+  }
+  std::swap(sites_, other.sites_);
+  other.site_count_.store(site_count_.exchange(other.site_count_.load()));
+}
+
 void Keyspace::destroy(Shard& shard, Node* node) {
   hash_release(shard.heap, node);
   free_node(shard.heap, node);

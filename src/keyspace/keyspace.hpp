@@ -119,6 +119,11 @@ class Keyspace {
   /// Nothing at or below `version` can arrive any more: tombstones and registers below it are forgotten. A
   /// site that nobody replicates to is always stable.
   void set_stable(Version version) { stable_ = version; }
+  /// Takes over what was set on the other one: the own site, `stable`, the limits of packed hashes.
+  void take_settings(const Keyspace& other);
+  /// Exchanges the whole state, but not the watchers: all of them are told that their keys have changed. What
+  /// waits for a commit is forgotten. Needs all locks of this one; nobody else may know the other one.
+  void swap_state(Keyspace& other);
   void set_hash_limits(const HashLimits& limits) { hash_limits_ = limits; }
   const HashLimits& hash_limits() const { return hash_limits_; }
 
@@ -129,6 +134,7 @@ class Keyspace {
     SiteIndex site = 0;
   };
   void destroy(Shard& shard, Node* node);
+  static void swap_shards(Shard& mine, Shard& other);
   void add_deadline(Shard& shard, const Deadlines::Entry& entry);
   void count_deadline(Shard& shard, std::uint8_t db, int change);
 

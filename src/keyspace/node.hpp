@@ -42,6 +42,11 @@ class Heap {
   void add(std::size_t bytes) { set(this->bytes() + bytes); }
   void subtract(std::size_t bytes) { set(this->bytes() - bytes); }
   std::uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
+  void swap(Heap& other) {
+    const std::uint64_t mine = bytes();
+    set(other.bytes());
+    other.set(mine);
+  }
 
  private:
   void set(std::uint64_t bytes) { bytes_.store(bytes, std::memory_order_relaxed); }

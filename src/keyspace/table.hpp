@@ -27,6 +27,7 @@ class Table {
   }
   ~Table();
 
+  void swap(Table& other) noexcept;
   std::uint32_t size() const { return size_; }
   std::size_t bucket_bytes() const {
     return buckets_ == nullptr ? 0 : (std::size_t{mask_} + 1) * sizeof(Node*);
@@ -123,7 +124,6 @@ class Table {
   void grow();
   void release();
   void resize(std::uint32_t buckets);
-  void swap(Table& other) noexcept;
 
   Node** buckets_ = nullptr;
   std::uint32_t mask_ = 0;

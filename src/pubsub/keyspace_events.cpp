@@ -20,7 +20,24 @@ constexpr std::array<std::pair<char, std::uint32_t>, 10> kClasses{{{'g', kEventG
 constexpr std::array<std::pair<char, std::uint32_t>, 4> kOutsideOfA{
     {{'K', kEventKeyspace}, {'E', kEventKeyevent}, {'m', kEventKeyMiss}, {'n', kEventNew}}};
 
+// The events that commands raise, as Redis names them.
+constexpr std::array<std::pair<std::string_view, EventClass>, 21> kEvents{
+    {{"set", kEventString},          {"setrange", kEventString},    {"append", kEventString},
+     {"incrby", kEventString},       {"incrbyfloat", kEventString}, {"hset", kEventHash},
+     {"hdel", kEventHash},           {"hincrby", kEventHash},       {"hincrbyfloat", kEventHash},
+     {"del", kEventGeneric},         {"expire", kEventGeneric},     {"persist", kEventGeneric},
+     {"rename_from", kEventGeneric}, {"rename_to", kEventGeneric},  {"move_from", kEventGeneric},
+     {"move_to", kEventGeneric},     {"copy_to", kEventGeneric},    {"restore", kEventGeneric},
+     {"expired", kEventExpired},     {"keymiss", kEventKeyMiss},    {"new", kEventNew}}};
+
 }  // namespace
+
+std::uint32_t event_class(std::string_view event) {
+  for (const auto& [name, its_class] : kEvents) {
+    if (name == event) return its_class;
+  }
+  return 0;
+}
 
 std::optional<std::uint32_t> parse_event_flags(std::string_view letters) {
   std::uint32_t flags = 0;

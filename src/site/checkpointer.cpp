@@ -24,12 +24,36 @@ Checkpointer::Checkpointer(Keyspace& keyspace, backend::Log& log, Limits limits)
     : keyspace_(keyspace), log_(log), limits_(limits) {}
 
 void Checkpointer::note(const backend::RowBatch& batch) {
-  for (std::size_t i = 0; i < batch.size(); ++i) note(batch[i]);
+  const std::lock_guard lock(noted_);
+  for (std::size_t i = 0; i < batch.size(); ++i) note_locked(batch[i]);
 }
 
 void Checkpointer::note(const Row& row) {
+  const std::lock_guard lock(noted_);
+  note_locked(row);
+}
+
+void Checkpointer::note_seen(const backend::Vector& seen) {
+  const std::lock_guard lock(noted_);
+  for (const auto& [origin, seq] : seen) seen_[origin] = std::max(seen_[origin], seq);
+}
+
+void Checkpointer::reset() {
+  const std::lock_guard lock(noted_);
+  dirty_.clear();
+  flushed_.clear();
+  seen_.clear();
+  writing_.clear();
+  writing_flushed_.clear();
+  chunks_.clear();
+  phase_ = Phase::idle;
+  dirty_count_.store(0, std::memory_order_relaxed);
+  writing_count_.store(0, std::memory_order_relaxed);
+}
+
+void Checkpointer::note_locked(const Row& row) {
   if (dirty_.empty() && flushed_.empty()) oldest_ = Clock::now();
-  seen_[row.origin] = row.seq;
+  seen_[row.origin] = std::max(seen_[row.origin], row.seq);
   if (row.kind == RowKind::flush) {
     flushed_.push_back({row.db, row.version, row.site});
     return;
@@ -54,10 +78,11 @@ void Checkpointer::note(const Row& row) {
     default:
       break;
   }
-  dirty_count_.store(dirty_.size() + writing_.size(), std::memory_order_relaxed);
+  dirty_count_.store(dirty_.size(), std::memory_order_relaxed);
 }
 
 bool Checkpointer::due(Clock::time_point now) const {
+  const std::lock_guard lock(noted_);
   if (dirty_.empty() && flushed_.empty()) return false;
   return dirty_.size() >= limits_.dirty_keys || now - oldest_ >= limits_.max_age;
 }
@@ -68,8 +93,11 @@ bool Checkpointer::busy() const {
 }
 
 void Checkpointer::begin() {
+  const std::lock_guard lock(noted_);
   for (auto& [name, dirty] : dirty_) writing_.emplace_back(name, std::move(dirty));
   dirty_.clear();
+  dirty_count_.store(0, std::memory_order_relaxed);
+  writing_count_.store(writing_.size(), std::memory_order_relaxed);
   // In the order of the table's own key: upserts next to each other cost a fraction of scattered ones.
   std::sort(writing_.begin(), writing_.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
   std::swap(writing_flushed_, flushed_);
@@ -107,24 +135,32 @@ void Checkpointer::write_piece(Journal& journal) {
       }
       return;
     case Phase::writing:
-      if (chunks_.empty()) collect_chunk();
+      if (chunks_.empty()) {
+        collect_chunk();
+        chunks_place_ = journal.appended();
+      }
       if (!chunks_.empty()) {
         // What was read may not be in the log yet, and the checkpoint must never be ahead of it.
-        if (!journal.commit_gathered()) return;
+        if (!settled(journal, chunks_place_)) return;
         log_.write_checkpoint(chunks_.front());
         chunks_.pop_front();
         return;
       }
       log_.finish_checkpoint(covered_);
-      dirty_count_.store(dirty_.size(), std::memory_order_relaxed);
-      journal.stats_.checkpoints.fetch_add(1, std::memory_order_relaxed);
-      journal.stats_.last_checkpoint_ms.store(wall_clock_ms());
+      writing_count_.store(0, std::memory_order_relaxed);
+      journal.count_checkpoint();
       phase_ = Phase::cutting;
       return;
     case Phase::cutting:
       if (!log_.cut()) phase_ = Phase::idle;
       return;
   }
+}
+
+// On an embedded log the caller is the committing thread and commits at once; on a shared one that is another
+// thread's work, and the piece waits for its next turn.
+bool Checkpointer::settled(Journal& journal, backend::Seq place) {
+  return journal.shared() ? journal.committed() >= place : journal.commit_gathered();
 }
 
 void Checkpointer::collect_chunk() {

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,7 @@ class Journal;
 /// A fuzzy, incremental checkpoint. Rows name what is dirty; when enough is, or it is old enough, the dirty
 /// keys are read from the keyspace as they are then and upserted. With absolute effects it does no harm that
 /// a key is newer in the checkpoint than the checkpoint's vector says: folding its rows again changes
-/// nothing. Used by one thread.
+/// nothing. `note` may be called by one thread while another one calls `step`.
 class Checkpointer {
  public:
   struct Limits {
@@ -38,13 +39,19 @@ class Checkpointer {
   /// These rows are in the log now.
   void note(const backend::RowBatch& batch);
   void note(const backend::Row& row);
+  /// So far rows are in the log that change nothing here, as others' messages.
+  void note_seen(const backend::Vector& seen);
+  /// Forgets everything: this server is not the one that writes the checkpoint any more.
+  void reset();
   /// Whether `step` has something to do right now.
   bool busy() const;
   /// Does at most one piece of work. Effects that it reads are committed by `journal` before they enter the
   /// checkpoint.
   void step(Journal& journal);
   /// For INFO: keys and fields that are not in the checkpoint yet.
-  std::size_t dirty() const { return dirty_count_.load(std::memory_order_relaxed); }
+  std::size_t dirty() const {
+    return dirty_count_.load(std::memory_order_relaxed) + writing_count_.load(std::memory_order_relaxed);
+  }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -60,7 +67,9 @@ class Checkpointer {
   };
   enum class Phase { idle, flushing, writing, cutting };
 
+  void note_locked(const backend::Row& row);
   bool due(Clock::time_point now) const;
+  static bool settled(Journal& journal, backend::Seq place);
   void begin();
   void collect_chunk();
   void write_piece(Journal& journal);
@@ -69,6 +78,7 @@ class Checkpointer {
   Keyspace& keyspace_;
   backend::Log& log_;
   const Limits limits_;
+  mutable std::mutex noted_;  // guards what `note` changes: the next five
   DirtyKeys dirty_;
   std::vector<Flushed> flushed_;
   Clock::time_point oldest_;
@@ -79,8 +89,9 @@ class Checkpointer {
   std::vector<std::pair<std::string, Dirty>> writing_;  // the last one goes first
   std::vector<Flushed> writing_flushed_;
   std::deque<backend::CheckpointChunk> chunks_;
+  backend::Seq chunks_place_ = 0;  // the commit that the chunks wait for
   backend::Vector covered_;
-  std::atomic<std::size_t> dirty_count_{0};
+  std::atomic<std::size_t> dirty_count_{0}, writing_count_{0};
 };
 
 }  // namespace isthmus

@@ -4,10 +4,14 @@
 
 #include "src/observe/logging.hpp"
 #include "src/site/checkpointer.hpp"
+#include "src/site/lease.hpp"
+#include "src/site/site.hpp"
 
 namespace isthmus {
 namespace {
 
+using backend::RowKind;
+using backend::Seq;
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
@@ -15,22 +19,25 @@ using std::chrono::steady_clock;
 constexpr milliseconds kIdlePeriod{50};
 constexpr milliseconds kRetryPeriod{100};
 
+}  // namespace
+
 backend::OriginId random_origin() {
   std::random_device device;
   const std::uint64_t bits = (std::uint64_t{device()} << 32) | device();
   return static_cast<backend::OriginId>((bits >> 1) | 1);
 }
 
-}  // namespace
-
-Journal::Journal(backend::Log& log, HybridClock& clock)
-    : log_(log), clock_(clock), durable_(log.durable()), site_(log.site()), origin_(random_origin()) {}
+Journal::Journal(backend::Log& log, HybridClock& clock, Site* site)
+    : log_(log), clock_(clock), site_member_(site), durable_(log.durable()), site_(log.site()) {
+  if (site == nullptr) lease_ = random_origin();
+}
 
 Journal::~Journal() { stop(milliseconds{0}); }
 
-void Journal::start(Checkpointer* checkpointer, std::function<void()> after_commit) {
+void Journal::start(Checkpointer* checkpointer, Lease* lease, Hooks hooks) {
   checkpointer_ = checkpointer;
-  after_commit_ = std::move(after_commit);
+  lease_keeper_ = lease;
+  hooks_ = std::move(hooks);
   if (durable_) thread_ = std::thread([this] { run(); });
 }
 
@@ -66,42 +73,94 @@ void Journal::set_available(bool available, const std::string& reason) {
   available_.store(available);
 }
 
-void Journal::Group::hold() {
-  if (!lock_.owns_lock()) lock_ = std::unique_lock(journal_->mutex_);
+Journal::LeaseStamp Journal::lease_stamp() const {
+  const std::lock_guard lock(mutex_);
+  return {lease_, lease_seq_};
 }
 
-void Journal::Group::add(backend::Row& row, std::int64_t now_ms, backend::Version floor) {
+void Journal::count_checkpoint() {
+  stats_.checkpoints.fetch_add(1, std::memory_order_relaxed);
+  stats_.last_checkpoint_ms.store(wall_clock_ms());
+}
+
+void Journal::Group::hold() {
+  if (lock_.owns_lock()) return;
+  lock_ = std::unique_lock(journal_->mutex_);
+  first_ = journal_->open_.rows.size();
+}
+
+Seq Journal::Group::append(const backend::Row& row) {
+  Journal& j = *journal_;
+  const Seq place = j.appended_.load(std::memory_order_relaxed) + 1;
+  const std::size_t before = j.open_.rows.bytes();
+  j.open_.rows.append(row);
+  j.appended_.store(place, std::memory_order_relaxed);
+  j.backlog_bytes_.fetch_add(j.open_.rows.bytes() - before, std::memory_order_relaxed);
+  has_rows_ = true;
+  return place;
+}
+
+Seq Journal::Group::add(backend::Row& row, std::int64_t now_ms, backend::Version floor) {
   Journal& j = *journal_;
   row.site = j.site_;
-  row.origin = j.origin_;
   if (!j.durable_) {
     row.version = j.clock_.next(now_ms, floor);
-    return;
+    return 0;
   }
   hold();
-  row.seq = j.appended_.load(std::memory_order_relaxed) + 1;
+  row.origin = j.lease_;
+  row.seq = ++j.lease_seq_;
   row.version = j.clock_.next(now_ms, floor);
   row.group_end = false;
-  const std::size_t before = j.open_.bytes();
-  j.open_.append(row);
-  j.appended_.store(row.seq, std::memory_order_relaxed);
-  j.backlog_bytes_.fetch_add(j.open_.bytes() - before, std::memory_order_relaxed);
-  has_rows_ = true;
+  return append(row);
 }
 
-void Journal::Group::after_commit(std::function<void()> deliver) {
+Seq Journal::Group::add_message(backend::Row& row) {
+  Journal& j = *journal_;
+  hold();
+  row.site = j.site_;
+  row.origin = j.site_member_->server();
+  row.seq = 0;
+  row.version = 0;
+  row.group_end = false;
+  return append(row);
+}
+
+void Journal::Group::add_event(std::uint8_t db, std::string_view key, std::string_view event) {
+  if (!has_rows_ || !journal_->shared()) return;
+  backend::RowBatch& rows = journal_->open_.rows;
+  for (std::size_t i = rows.size(); i > first_; --i) {
+    const backend::Row row = rows[i - 1];
+    if (row.kind > RowKind::expire || row.db != db || row.key != key) continue;
+    rows.add_event(i - 1, event);
+    return;
+  }
+}
+
+void Journal::Group::stamp_inbox(std::int64_t id) {
+  hold();
+  journal_->open_.inbox.push_back(id);
+}
+
+void Journal::Group::answer(backend::OriginId requester, std::uint64_t request, std::string_view reply) {
+  if (!has_rows_) return;
+  if (reply.size() > kAnswerLimitBytes) reply = {};
+  journal_->open_.rows.answer(requester, request, reply);
+}
+
+void Journal::Group::after_commit(std::function<void()> deliver, bool message) {
   Journal& j = *journal_;
   if (!j.durable_ || (!has_rows_ && j.committed() >= j.appended())) {
     deliver();
     return;
   }
   hold();
-  j.open_deferred_.push_back({j.appended_.load(std::memory_order_relaxed), std::move(deliver)});
+  j.open_.deferred.push_back({j.appended_.load(std::memory_order_relaxed), std::move(deliver), message});
 }
 
 void Journal::Group::close() {
   if (!lock_.owns_lock()) return;
-  if (has_rows_) journal_->open_.end_group();
+  if (has_rows_) journal_->open_.rows.end_group();
   has_rows_ = false;
   lock_.unlock();
 }
@@ -110,64 +169,98 @@ void Journal::commit_soon() { work_.notify_one(); }
 
 void Journal::wait_for_work() {
   std::unique_lock lock(mutex_);
-  const auto gathered = [this] { return !open_.empty() || !open_deferred_.empty() || stopping_; };
-  if (checkpointer_ != nullptr && checkpointer_->busy()) return;
+  const auto gathered = [this] { return !open_.empty() || !open_.deferred.empty() || stopping_; };
+  if (checkpointer_ != nullptr && lease_keeper_ == nullptr && checkpointer_->busy()) return;
   work_.wait_for(lock, kIdlePeriod, gathered);
 }
 
 void Journal::run() {
   for (;;) {
     wait_for_work();
-    if (!commit_with_retries()) return;
-    if (checkpointer_ != nullptr) checkpointer_->step(*this);
+    if (lease_keeper_ != nullptr) lease_keeper_->tick();
+    if (!commit_with_retries()) break;
+    // On a shared log the checkpoint has a thread and a session of its own.
+    if (checkpointer_ != nullptr && lease_keeper_ == nullptr) checkpointer_->step(*this);
     const std::lock_guard lock(mutex_);
-    if (stopping_ && open_.empty() && open_deferred_.empty()) return;
+    if (stopping_ && open_.empty() && open_.deferred.empty()) break;
   }
+  if (lease_keeper_ != nullptr) lease_keeper_->give_back();
 }
 
 // False if the process must stop with the batch still uncommitted.
 bool Journal::commit_with_retries() {
   while (!commit_gathered()) {
-    std::unique_lock lock(mutex_);
-    if (stopping_ && steady_clock::now() >= stop_deadline_) return false;
-    work_.wait_for(lock, kRetryPeriod, [this] { return stopping_; });
-    if (stopping_) {
-      lock.unlock();
-      std::this_thread::sleep_for(milliseconds{10});
+    {
+      std::unique_lock lock(mutex_);
+      if (stopping_ && steady_clock::now() >= stop_deadline_) return false;
+      work_.wait_for(lock, kRetryPeriod, [this] { return stopping_; });
+      if (stopping_) {
+        lock.unlock();
+        std::this_thread::sleep_for(milliseconds{10});
+      }
     }
+    if (lease_keeper_ != nullptr) lease_keeper_->tick();
   }
   return true;
 }
 
+void Journal::take_open() {
+  const std::lock_guard lock(mutex_);
+  std::swap(open_, committing_);
+  committing_.last_place = appended_.load(std::memory_order_relaxed);
+  if (shared()) message_seq_ = committing_.rows.number_messages(site_member_->server(), message_seq_);
+}
+
 bool Journal::commit_gathered() {
-  if (committing_.empty()) {
-    const std::lock_guard lock(mutex_);
-    std::swap(open_, committing_);
-    std::swap(open_deferred_, committing_deferred_);
-  }
-  if (!committing_.empty()) {
-    try {
-      log_.append(committing_);
-    } catch (const backend::AppendError& error) {
-      // A rejected batch cannot come from here: groups are limited far below what SQL can hold
-      // (kGroupLimitBytes).
-      stats_.failures.fetch_add(1, std::memory_order_relaxed);
-      set_available(false, error.what());
-      return false;
-    }
-    set_available(true, {});
-  }
-  for (const Deferred& deferred : committing_deferred_) deferred.deliver();
-  committing_deferred_.clear();
-  if (committing_.empty()) return true;
-  stats_.commits.fetch_add(1, std::memory_order_relaxed);
-  stats_.rows.fetch_add(committing_.size(), std::memory_order_relaxed);
-  backlog_bytes_.fetch_sub(committing_.bytes(), std::memory_order_relaxed);
-  committed_.store(committing_[committing_.size() - 1].seq);
-  after_commit_();
-  if (checkpointer_ != nullptr) checkpointer_->note(committing_);
-  committing_.clear();
+  if (committing_.empty()) take_open();
+  if (!committing_.empty() && !append_committing()) return false;
+  finish_commit();
   return true;
+}
+
+bool Journal::append_committing() {
+  try {
+    if (lease_keeper_ != nullptr) {
+      lease_keeper_->append(committing_.rows, committing_.inbox);
+    } else {
+      log_.append(committing_.rows);
+    }
+  } catch (const backend::AppendError& error) {
+    stats_.failures.fetch_add(1, std::memory_order_relaxed);
+    if (error.kind == backend::AppendError::Kind::rejected && lease_keeper_ != nullptr)
+      return drop_rejected();
+    set_available(false, error.what());
+    return false;
+  }
+  set_available(true, {});
+  return true;
+}
+
+void Journal::finish_commit() {
+  for (const Deferred& deferred : committing_.deferred) deferred.deliver();
+  committing_.deferred.clear();
+  if (committing_.last_place > committed()) {
+    committed_.store(committing_.last_place);
+    hooks_.after_commit();
+  }
+  if (committing_.empty()) return;
+  stats_.commits.fetch_add(1, std::memory_order_relaxed);
+  stats_.rows.fetch_add(committing_.rows.size(), std::memory_order_relaxed);
+  backlog_bytes_.fetch_sub(committing_.rows.bytes(), std::memory_order_relaxed);
+  note_committed();
+  committing_.rows.clear();
+  committing_.inbox.clear();
+}
+
+// Beyond the reach of replies: what the checkpoint and a later recovery want to know.
+void Journal::note_committed() {
+  for (std::size_t i = committing_.rows.size(); shared() && i > 0; --i) {
+    const backend::Row row = committing_.rows[i - 1];
+    if (row.origin == site_member_->server()) continue;
+    committed_stamp_ = {row.origin, row.seq};
+    break;
+  }
+  if (checkpointer_ != nullptr) checkpointer_->note(committing_.rows);
 }
 
 }  // namespace isthmus

@@ -11,24 +11,36 @@
 #include <thread>
 #include <vector>
 
-#include "backend/log.hpp"
+#include "backend/shared_log.hpp"
 #include "src/keyspace/clock.hpp"
 
 namespace isthmus {
 
 class Checkpointer;
+class Lease;
+class Site;
 
 /// Numbers effects (seq and version in one step), gathers them in the open batch and commits what has
 /// gathered on a thread of its own. On a log that is not durable nothing is gathered and everything counts as
 /// committed. Thread-safe.
+///
+/// What waits for a commit names it by its *place*: 1, 2, 3 … over all rows that this process ever appended,
+/// of whatever origin. (On an embedded log, which has one origin a process, places are seqs.)
 class Journal {
  public:
-  /// `log` and `clock` outlive the journal.
-  Journal(backend::Log& log, HybridClock& clock);
+  /// `log`, `clock` and `site` outlive the journal. `site` is null on an embedded log.
+  Journal(backend::Log& log, HybridClock& clock, Site* site = nullptr);
   ~Journal();
 
-  /// Begins a new lease (origin) and the committing thread. `checkpointer` may be null.
-  void start(Checkpointer* checkpointer, std::function<void()> after_commit);
+  /// What the committing thread calls.
+  struct Hooks {
+    std::function<void()> after_commit;
+    /// Replies that wait for a place in (from, to] get this error; returns when all of them have it.
+    std::function<void(backend::Seq from, backend::Seq to, const std::string& error)> fail_waiting;
+  };
+  /// Begins the committing thread. `checkpointer` may be null; `lease` is null on an embedded log, where the
+  /// journal itself begins a new lease (origin).
+  void start(Checkpointer* checkpointer, Lease* lease, Hooks hooks);
   /// Commits what has gathered, if the backend can, and ends the thread. True if nothing was left behind.
   bool stop(std::chrono::milliseconds patience);
 
@@ -37,14 +49,16 @@ class Journal {
   void commit_soon();
 
   bool durable() const { return durable_; }
+  /// Whether other servers read the log: messages and the names of events are logged then.
+  bool shared() const { return site_member_ != nullptr; }
   /// False while the backend refuses commits: new writes fail at once, reads go on.
   bool available() const { return available_.load(std::memory_order_relaxed); }
   /// Why, in one line; empty when available.
   std::string unavailable_reason() const;
 
-  /// Everything up to this seq is in the log and everything that waited for it has been handed out.
+  /// Everything up to this place is in the log and everything that waited for it has been handed out.
   backend::Seq committed() const { return committed_.load(); }
-  /// The seq of the last effect that has been numbered.
+  /// The place of the last row that has been appended.
   backend::Seq appended() const { return appended_.load(std::memory_order_relaxed); }
   /// Bytes of effects that wait for their commit.
   std::size_t backlog_bytes() const { return backlog_bytes_.load(std::memory_order_relaxed); }
@@ -65,19 +79,40 @@ class Journal {
     Group& operator=(const Group&) = delete;
     /// Sets seq, version, site and origin of the row and puts it into the batch. The version is at least
     /// `floor`.
-    void add(backend::Row& row, std::int64_t now_ms, backend::Version floor);
-    /// Calls `deliver` when all effects numbered so far have been committed; at once if there is nothing to
-    /// wait for.
-    void after_commit(std::function<void()> deliver);
+    /// Returns the row's place, 0 on a log that is not durable.
+    backend::Seq add(backend::Row& row, std::int64_t now_ms, backend::Version floor);
+    /// Puts a message into the batch, for the other servers (shared log only). Returns its place.
+    backend::Seq add_message(backend::Row& row);
+    /// The last row of this key in the group raises the event, on every server. No effect on an embedded log,
+    /// or if the group has no row of the key.
+    void add_event(std::uint8_t db, std::string_view key, std::string_view event);
+    /// The group does what this row of the inbox asks for: the row is deleted in the same transaction.
+    void stamp_inbox(std::int64_t id);
+    /// The last row of the group answers a forwarded request. No effect if the group has no rows. A reply
+    /// over kAnswerLimitBytes is left out.
+    void answer(backend::OriginId requester, std::uint64_t request, std::string_view reply);
+    /// Calls `deliver` when all rows appended so far have been committed; at once if there is nothing to wait
+    /// for. Effects that are dropped with their lease are not delivered, unless they are of a `message`.
+    void after_commit(std::function<void()> deliver, bool message = false);
     /// Ends the group and lets others append.
     void close();
 
    private:
     void hold();
+    backend::Seq append(const backend::Row& row);
     Journal* journal_;
     std::unique_lock<std::mutex> lock_;
     bool has_rows_ = false;
+    std::size_t first_ = 0;  // index of the group's first row in the open batch
   };
+  static constexpr std::size_t kAnswerLimitBytes = 64 << 10;
+
+  /// The current lease and the seq of its last row so far.
+  struct LeaseStamp {
+    backend::OriginId lease;
+    backend::Seq seq;
+  };
+  LeaseStamp lease_stamp() const;
 
   struct Stats {
     std::atomic<std::uint64_t> commits{0};
@@ -87,38 +122,67 @@ class Journal {
     std::atomic<std::int64_t> last_checkpoint_ms{0};  ///< milliseconds since the Unix epoch
   };
   const Stats& stats() const { return stats_; }
-  backend::OriginId origin() const { return origin_; }
+  void count_checkpoint();
+  backend::OriginId origin() const { return lease_stamp().lease; }
   backend::SiteId site() const { return site_; }
 
  private:
   friend class Checkpointer;
+  friend class Lease;
   struct Deferred {
     backend::Seq gate;
     std::function<void()> deliver;
+    bool message;
+  };
+  // Rows that commit together, and what goes with them.
+  struct Batch {
+    backend::RowBatch rows;
+    std::vector<Deferred> deferred;
+    std::vector<std::int64_t> inbox;
+    backend::Seq last_place = 0;  // known once the batch is closed
+    bool empty() const { return rows.empty() && inbox.empty(); }
   };
   void run();
   bool commit_gathered();
   bool commit_with_retries();
+  bool append_committing();
+  void finish_commit();
+  void note_committed();
+  void take_open();
   void set_available(bool available, const std::string& reason);
   void wait_for_work();
 
+  // For Lease, on the committing thread. See journal_recovery.cpp.
+  bool has_uncommitted_state();
+  void begin_lease(backend::Row lease_row);
+  void adopt_lease(backend::OriginId lease, backend::Seq seq);
+  void settle(backend::OriginId lease, backend::Seq in_log);
+  void drop_state(bool keep_deferred = false);
+  void finish_drop(const std::string& error);
+  bool drop_rejected();
+  bool append_group(std::size_t begin, std::size_t end);
+  void drop_old_messages(std::int64_t before_ms);
+
   backend::Log& log_;
   HybridClock& clock_;
+  Site* const site_member_;
   const bool durable_;
   backend::SiteId site_;
-  backend::OriginId origin_ = 0;
   Checkpointer* checkpointer_ = nullptr;
-  std::function<void()> after_commit_;
+  Lease* lease_keeper_ = nullptr;
+  Hooks hooks_;
 
   mutable std::mutex mutex_;  // the open batch and everything numbered under it
   std::condition_variable work_;
-  backend::RowBatch open_;
-  std::vector<Deferred> open_deferred_;
+  Batch open_;
+  backend::OriginId lease_ = 0;
+  backend::Seq lease_seq_ = 0;
   bool stopping_ = false;
   std::chrono::steady_clock::time_point stop_deadline_;
 
-  backend::RowBatch committing_;
-  std::vector<Deferred> committing_deferred_;
+  Batch committing_;
+  LeaseStamp committed_stamp_{};  // the last state row that was committed
+  backend::Seq message_seq_ = 0;  // messages get theirs when their batch is closed
   std::atomic<backend::Seq> appended_{0};
   std::atomic<backend::Seq> committed_{0};
   std::atomic<std::size_t> backlog_bytes_{0};
@@ -128,5 +192,8 @@ class Journal {
   Stats stats_;
   std::thread thread_;
 };
+
+/// A random positive number: the id of a lease, a server, …
+backend::OriginId random_origin();
 
 }  // namespace isthmus

@@ -59,7 +59,7 @@ class Site {
 
   struct Stats {
     std::atomic<std::uint64_t> feed_rows{0}, feed_restarts{0}, rebuilds{0};
-    std::atomic<std::uint64_t> leases_taken{0}, leases_lost{0};
+    std::atomic<std::uint64_t> leases_taken{0}, leases_lost{0}, seed_rows{0};
     std::atomic<std::uint64_t> repeated_rows{0}, stale_messages{0}, dropped_messages{0};
     std::atomic<std::uint64_t> inbox_rows{0};
     std::atomic<std::uint64_t> forwarded_commands{0}, served_commands{0}, forward_retries{0};

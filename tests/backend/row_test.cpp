@@ -110,5 +110,63 @@ TEST(RowBatch, IsEmptyAfterClearAndTakesNewRows) {
   EXPECT_EQ(batch[0].value, "value");
 }
 
+TEST(RowBatch, KeepsEventsAndAnswers) {
+  RowBatch batch;
+  batch.append(full_row());
+  batch.append(full_row());
+  batch.add_event(0, "new");
+  batch.add_event(0, "hset");
+  batch.answer(9, 10, "+OK\r\n");
+  EXPECT_EQ(batch[0].event, "new,hset");
+  EXPECT_EQ(batch[0].requester, 0);
+  EXPECT_EQ(batch[1].requester, 9);
+  EXPECT_EQ(batch[1].request, 10U);
+  EXPECT_EQ(batch[1].reply, "+OK\r\n");
+  RowBatch copy;
+  copy.append(batch[0]);
+  copy.append(batch[1]);
+  EXPECT_EQ(copy[0].event, "new,hset");
+  EXPECT_EQ(copy[1].reply, "+OK\r\n");
+  batch.clear();
+  batch.append(full_row());
+  EXPECT_EQ(batch[0].event, "");
+}
+
+TEST(RowBatch, NumbersMessagesThatHaveNoSeqYet) {
+  RowBatch batch;
+  for (const Seq seq : {Seq{7}, Seq{0}, Seq{0}}) {
+    Row row = full_row();
+    row.kind = RowKind::publish;
+    row.seq = seq;
+    batch.append(row);
+  }
+  Row foreign = full_row();
+  foreign.kind = RowKind::publish;
+  foreign.origin = 3;
+  foreign.seq = 0;
+  batch.append(foreign);
+  EXPECT_EQ(batch.number_messages(2, 20), 22U);
+  EXPECT_EQ(batch[0].seq, 7U);
+  EXPECT_EQ(batch[1].seq, 21U);
+  EXPECT_EQ(batch[2].seq, 22U);
+  EXPECT_EQ(batch[3].seq, 0U);
+}
+
+TEST(RowBatch, EndsAGroupWithTheLastRowThatIsKept) {
+  RowBatch batch;
+  for (int i = 0; i < 6; ++i) {
+    Row row = full_row();
+    row.seq = static_cast<Seq>(i);
+    row.group_end = i == 2 || i == 4 || i == 5;
+    batch.append(row);
+  }
+  batch.keep_if([](const Row& row) { return row.seq != 2 && row.seq != 3 && row.seq != 5; });
+  ASSERT_EQ(batch.size(), 3U);
+  EXPECT_FALSE(batch[0].group_end);
+  EXPECT_TRUE(batch[1].group_end);
+  EXPECT_EQ(batch[2].seq, 4U);
+  EXPECT_TRUE(batch[2].group_end);
+}
+
 }  // namespace
 }  // namespace isthmus::backend

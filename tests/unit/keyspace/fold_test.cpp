@@ -1,9 +1,11 @@
 // The merge rules: each by a table of rows and the state they give, and all of them by random histories in
 // random orders.
+#include <deque>
 #include <random>
 
 #include <gtest/gtest.h>
 
+#include "src/keyspace/difference.hpp"
 #include "tests/unit/keyspace/keyspace_text.hpp"
 
 namespace isthmus {
@@ -294,6 +296,62 @@ TEST(Checkpoint, FoldingItsRowsAgainChangesNothing) {
       ASSERT_EQ(text_of(keyspace), expected) << "seed " << seed << " from " << from;
     }
   }
+}
+
+// A log that lost its tail gets from the memory what it lacks, and nothing else.
+TEST(Difference, BringsAnOlderStateToTheNewerOne) {
+  for (std::uint32_t seed = 0; seed < 200; ++seed) {
+    const std::vector<Row> rows = rows_of_commands(seed);
+    for (std::size_t kept = 0; kept <= rows.size(); kept += 5) {
+      Keyspace mine, theirs;
+      for (Keyspace* keyspace : {&mine, &theirs}) keyspace->set_site(1);
+      for (const Row& r : rows) fold_row(mine, r);
+      for (std::size_t i = 0; i < kept; ++i) fold_row(theirs, rows[i]);
+      Version next = 1'000'000;
+      std::vector<Row> difference;
+      std::deque<std::string> bytes;
+      const auto keep = [&](std::string_view text) -> std::string_view { return bytes.emplace_back(text); };
+      for_each_difference(
+          mine, theirs, [&] { return ++next; },
+          [&](const Row& r) {
+            Row copy = r;
+            copy.key = keep(r.key);
+            copy.field = keep(r.field);
+            copy.value = keep(r.value);
+            copy.site = 1;
+            difference.push_back(copy);
+          });
+      for (const Row& r : difference) fold_row(theirs, r);
+      ASSERT_EQ(text_of(theirs), text_of(mine)) << "seed " << seed << " kept " << kept;
+      // The own memory gets the same rows back from nobody, but others that are up to date do: no harm.
+      for (const Row& r : difference) fold_row(mine, r);
+      ASSERT_EQ(text_of(theirs), text_of(mine)) << "seed " << seed << " kept " << kept;
+      if (kept >= rows.size()) EXPECT_TRUE(difference.empty()) << "seed " << seed;
+      for (std::size_t i = 0; i < difference.size(); ++i) {
+        const bool last = i + 1 == difference.size() || difference[i + 1].key != difference[i].key;
+        EXPECT_EQ(difference[i].group_end, last);
+      }
+    }
+  }
+}
+
+TEST(Keyspace, ExchangesItsStateButNotItsWatchers) {
+  Keyspace mine, other;
+  for (Keyspace* keyspace : {&mine, &other}) keyspace->set_site(1);
+  fold_row(mine, set(5, "old"));
+  fold_row(other, set(6, "new", 900));
+  const Key key(0, "k");
+  const auto flag = std::make_shared<WatchFlag>();
+  mine.watch(key, flag);
+  mine.shard(key).gate(key.hash) = 77;
+  mine.swap_state(other);
+  EXPECT_EQ(text_of(mine), "k=new@900");
+  EXPECT_EQ(text_of(other), "k=old");
+  EXPECT_EQ(mine.keys_with_deadline(0), 1U);
+  EXPECT_EQ(other.keys_with_deadline(0), 0U);
+  EXPECT_EQ(mine.shard(key).gate(key.hash), 0U);
+  EXPECT_TRUE(flag->touched.load());
+  EXPECT_EQ(mine.next_expired(mine.shard(key), 900)->name, "k");
 }
 
 }  // namespace

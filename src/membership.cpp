@@ -1,0 +1,75 @@
+#include "src/membership.hpp"
+
+namespace isthmus {
+
+Membership::Membership(Site& site, Services& services, Checkpointer& checkpointer)
+    : site_(site),
+      lease_(site, services.journal, services.keyspace, services.clock, services.config.message_max_age_ms),
+      feed_(site, services.keyspace, services.clock, services.pubsub,
+            {services.config.message_max_age_ms,
+             [&settings = services.settings] {
+               return settings.notify_flags.load(std::memory_order_relaxed);
+             }}),
+      forwarder_(site, services.settings.commit_timeout_ms),
+      upkeep_(site, services.journal, checkpointer),
+      inbox_(services) {
+  services.site = &site_;
+  services.forwarder = &forwarder_;
+  connect_parts(services, checkpointer);
+}
+
+Membership::~Membership() { stop(); }
+
+void Membership::connect_parts(Services& /*services*/, Checkpointer& checkpointer) {
+  lease_.set_hooks({.rebuild = [this] { return feed_.rebuild(); }});
+  feed_.set_hooks({
+      .lease =
+          [this](const backend::Row& row) {
+            lease_.feed_shows(row);
+            forwarder_.writer_is(site_.lease());
+          },
+      .answered = [this](std::uint64_t request,
+                         std::string_view reply) { forwarder_.answered(request, reply); },
+      .applied = [this](backend::OriginId lease, backend::Seq seq) { forwarder_.applied(lease, seq); },
+      .inbox = [this](const backend::InboxRow& row) { inbox_.take(row); },
+      .seen =
+          [this, &checkpointer](const backend::Vector& seen) {
+            if (site_.is_writer()) checkpointer.note_seen(seen);
+          },
+      .log_went_back = [this] { lease_.log_went_back(); },
+  });
+}
+
+void Membership::load() {
+  try {
+    feed_.load();
+    std::string why;
+    if (!site_.log().connect(why)) throw backend::OpenError(why);
+    const backend::LeaseRow lease = site_.log().newest_lease();
+    forwarder_.writer_is(lease);
+    feed_.begin_with(lease);
+  } catch (const backend::FeedError& error) {
+    throw backend::OpenError(error.what());
+  } catch (const backend::AppendError& error) {
+    throw backend::OpenError(error.what());
+  }
+}
+
+void Membership::start() {
+  forwarder_.start();
+  feed_.start();
+  upkeep_.start();
+}
+
+void Membership::prepare_stop() {
+  lease_.set_willing(false);
+  feed_.give_up_rebuilds();
+}
+
+void Membership::stop() {
+  forwarder_.stop();
+  feed_.stop();
+  upkeep_.stop();
+}
+
+}  // namespace isthmus

@@ -1,0 +1,104 @@
+// The thread that follows the site's log: folds what others wrote, delivers their messages and events.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include <boost/unordered/unordered_flat_map.hpp>
+#include <boost/unordered/unordered_flat_set.hpp>
+
+#include "backend/shared_log.hpp"
+#include "src/keyspace/clock.hpp"
+#include "src/keyspace/keyspace.hpp"
+#include "src/pubsub/pubsub.hpp"
+#include "src/site/site.hpp"
+
+namespace isthmus {
+
+/// Follows the log of a site, from the state in the tables on, without a gap and without a repeat. Rows of
+/// this server's own leases and its own messages are known already and only counted.
+class FeedReader final : private backend::FeedSink {
+ public:
+  /// Whom the feed tells. All are called by the feed's thread (the first time by `load`'s caller).
+  struct Hooks {
+    std::function<void(const backend::Row&)> lease;                 ///< a lease row
+    std::function<void(std::uint64_t, std::string_view)> answered;  ///< a request of this server, its reply
+    std::function<void(backend::OriginId, backend::Seq)> applied;   ///< the current lease, up to here
+    std::function<void(const backend::InboxRow&)> inbox;            ///< only while this is the writer
+    std::function<void(const backend::Vector&)> seen;               ///< highest seqs of others' rows
+    std::function<void()> log_went_back;
+  };
+  struct Settings {
+    std::int64_t message_max_age_ms;
+    std::function<std::uint32_t()> notify_flags;  ///< which keyspace events are wanted now
+  };
+  FeedReader(Site& site, Keyspace& keyspace, HybridClock& clock, PubSub& pubsub, Settings settings);
+  ~FeedReader() { stop(); }
+  void set_hooks(Hooks hooks) { hooks_ = std::move(hooks); }
+
+  /// Begins the feed and reads the state, on the caller's thread. Throws backend::FeedError.
+  void load();
+  /// The lease at the time of `load`, which the feed itself may not show any more. Before `start`.
+  void begin_with(const backend::LeaseRow& lease);
+  void start();
+  void stop();
+  /// Has the feed's thread read the whole state again and put it into the keyspace. Waits for that; false if
+  /// `stop` comes first. Any other thread.
+  bool rebuild();
+  /// `rebuild` returns false at once from now on: the process ends.
+  void give_up_rebuilds();
+
+ private:
+  void row(const backend::Row& row) override;
+  void inbox(const backend::InboxRow& row) override;
+  void reached(backend::Position position) override;
+
+  void run();
+  bool begin();
+  void read_all(Keyspace& into, backend::Vector& seen);
+  void rebuild_now();
+  void check_direction(const backend::Vector& in_log);
+  void take_inbox();
+  bool is_repeat(const backend::Row& row);
+  void apply_group();
+  void forget_group();
+  void fold_group();
+  void publish(const backend::Row& row);
+  void raise_events(const backend::Row& row);
+  bool is_fresh(std::int64_t then_ms) const;
+  backend::Vector vector() const;
+
+  Site& site_;
+  Keyspace& keyspace_;
+  HybridClock& clock_;
+  PubSub& pubsub_;
+  const Settings settings_;
+  Hooks hooks_;
+
+  std::unique_ptr<backend::Feed> feed_;
+  boost::unordered_flat_map<backend::OriginId, backend::Seq> vector_;
+  boost::unordered_flat_set<backend::OriginId> own_;  // this server as a source of messages, and its leases
+  backend::RowBatch group_;                           // rows of a group that has not ended
+  std::vector<std::pair<backend::OriginId, backend::Seq>> before_group_;  // what they changed in the vector
+  backend::Vector seen_;  // of others, since the last `reached`
+  backend::OriginId lease_ = 0;
+  bool was_writer_ = false;
+  boost::unordered_flat_set<std::int64_t>
+      inbox_taken_;     // read from the table; the stream may bring them again
+  std::string outage_;  // why the feed is down; empty if it is not
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stopping_ = false, no_rebuilds_ = false;
+  std::uint64_t rebuilds_wanted_ = 0, rebuilds_done_ = 0;
+  std::thread thread_;
+};
+
+}  // namespace isthmus

@@ -1,0 +1,144 @@
+// What becomes of uncommitted rows when a session, a lease or a row is lost (shared logs only). All of it
+// runs on the committing thread.
+#include "src/observe/logging.hpp"
+#include "src/site/journal.hpp"
+#include "src/site/lease.hpp"
+#include "src/site/site.hpp"
+
+namespace isthmus {
+
+using backend::Row;
+using backend::RowBatch;
+using backend::Seq;
+
+namespace {
+
+// Rows of a lease, and not of this server as a source of messages: they live and die with the lease.
+bool has_rows_of_lease(const RowBatch& rows, backend::OriginId server) {
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].origin != server) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+bool Journal::has_uncommitted_state() {
+  const std::lock_guard lock(mutex_);
+  const backend::OriginId server = site_member_->server();
+  return has_rows_of_lease(committing_.rows, server) || has_rows_of_lease(open_.rows, server) ||
+         !committing_.inbox.empty() || !open_.inbox.empty();
+}
+
+/// Ends the old lease and begins a new one behind everything appended so far: the lease row is the first of
+/// its origin, and what comes after it is numbered under it.
+void Journal::begin_lease(Row lease_row) {
+  const std::lock_guard lock(mutex_);
+  lease_row.value = {};
+  const std::string value = std::to_string(lease_) + ":" + std::to_string(lease_seq_);
+  lease_row.site = site_;
+  lease_row.seq = 1;
+  lease_row.version = clock_.next(wall_clock_ms());
+  lease_row.value = value;
+  open_.rows.append(lease_row);
+  appended_.store(appended_.load(std::memory_order_relaxed) + 1);
+  lease_ = lease_row.origin;
+  lease_seq_ = 1;
+}
+
+/// From now on rows are numbered under this lease, of which `seq` rows are in the log already.
+void Journal::adopt_lease(backend::OriginId lease, Seq seq) {
+  const std::lock_guard lock(mutex_);
+  lease_ = lease;
+  lease_seq_ = seq;
+}
+
+/// The log has rows of this lease up to `in_log`: forgets the rows of the batch in hand that are among them,
+/// with everything in front of them, which was in the same transaction or an earlier one.
+void Journal::settle(backend::OriginId lease, Seq in_log) {
+  std::size_t settled = 0;
+  for (std::size_t i = 0; i < committing_.rows.size(); ++i) {
+    const Row row = committing_.rows[i];
+    if (row.origin == lease && row.seq <= in_log) settled = i + 1;
+  }
+  if (settled == 0) return;
+  std::size_t index = 0;
+  const std::size_t before = committing_.rows.bytes();
+  committing_.rows.keep_if([&](const Row&) { return index++ >= settled; });
+  backlog_bytes_.fetch_sub(before - committing_.rows.bytes(), std::memory_order_relaxed);
+  committing_.inbox.clear();
+}
+
+/// Forgets all uncommitted rows of the lease, with their events unless those are wanted. This server's
+/// messages stay: they are appended again.
+void Journal::drop_state(bool keep_deferred) {
+  const std::lock_guard lock(mutex_);
+  for (Batch* batch : {&committing_, &open_}) {
+    const std::size_t before = batch->rows.bytes();
+    batch->rows.keep_if([this](const Row& row) { return row.origin == site_member_->server(); });
+    backlog_bytes_.fetch_sub(before - batch->rows.bytes(), std::memory_order_relaxed);
+    batch->inbox.clear();
+    if (keep_deferred) continue;
+    std::erase_if(batch->deferred, [](const Deferred& deferred) { return !deferred.message; });
+  }
+}
+
+/// Everything that waits gets the error; what is appended from now on can wait for its own commit again.
+void Journal::finish_drop(const std::string& error) {
+  const Seq from = committed(), to = appended();
+  hooks_.fail_waiting(from, to, error);
+  committed_.store(to);
+  hooks_.after_commit();
+}
+
+/// Messages that were sent before `before_ms` (by the database's clock) are worth nothing any more. Those of
+/// the batch in hand may be in the log already and stay.
+void Journal::drop_old_messages(std::int64_t before_ms) {
+  const std::lock_guard lock(mutex_);
+  if (open_.rows.empty()) return;
+  const std::size_t bytes = open_.rows.bytes(), rows = open_.rows.size();
+  const backend::OriginId server = site_member_->server();
+  open_.rows.keep_if([&](const Row& row) { return row.origin != server || row.sent_at >= before_ms; });
+  backlog_bytes_.fetch_sub(bytes - open_.rows.bytes(), std::memory_order_relaxed);
+  site_member_->stats().dropped_messages.fetch_add(rows - open_.rows.size(), std::memory_order_relaxed);
+}
+
+bool Journal::append_group(std::size_t begin, std::size_t end) {
+  RowBatch group;
+  for (std::size_t i = begin; i < end; ++i) group.append(committing_.rows[i]);
+  try {
+    lease_keeper_->append(group, {});
+    return true;
+  } catch (const backend::AppendError& error) {
+    if (error.kind != backend::AppendError::Kind::rejected) throw;
+    const Seq first_place = committing_.last_place - committing_.rows.size() + 1;
+    log_error("SQL refuses the effects of a command; it is undone", {{"cause", error.what()}});
+    hooks_.fail_waiting(first_place + begin - 1, first_place + end - 1,
+                        "ERR The log refused the effects of this command: " + std::string(error.what()));
+    return false;
+  }
+}
+
+/// SQL refuses the batch: commits its groups one by one, tells the guilty ones, and gives the lease back, as
+/// the memory holds what the log does not. True when the batch is done with.
+bool Journal::drop_rejected() {
+  try {
+    bool all = true;
+    std::size_t begin = 0;
+    for (std::size_t i = 0; i < committing_.rows.size(); ++i) {
+      if (!committing_.rows[i].group_end) continue;
+      all &= append_group(begin, i + 1);
+      begin = i + 1;
+    }
+    committing_.rows.clear();
+    committing_.inbox.clear();
+    finish_commit();
+    if (!all) lease_keeper_->step_down("SQL refused a row");
+    return true;
+  } catch (const backend::AppendError& error) {
+    set_available(false, error.what());
+    return false;
+  }
+}
+
+}  // namespace isthmus

@@ -1,0 +1,260 @@
+#include "src/site/lease.hpp"
+
+#include "src/observe/logging.hpp"
+#include "src/site/reseed.hpp"
+
+namespace isthmus {
+namespace {
+
+using backend::AppendError;
+using backend::Row;
+using backend::RowBatch;
+using std::chrono::milliseconds;
+
+constexpr milliseconds kReconnectPeriod{200};
+constexpr milliseconds kBeatPeriod{1000};
+// How often a server that is not the writer asks for the lock: a writer's death is a pause of about this.
+constexpr milliseconds kTryPeriod{100};
+// A candidate whose feed does not show its lease row for so long lets another one try.
+constexpr milliseconds kTakingPatience{10'000};
+
+constexpr const char* kDropped =
+    "CLUSTERDOWN The write was not in the log when this server lost the right to write; it may or may not be "
+    "done";
+
+}  // namespace
+
+Lease::Lease(Site& site, Journal& journal, Keyspace& keyspace, HybridClock& clock,
+             std::int64_t message_max_age_ms)
+    : site_(site),
+      log_(site.log()),
+      journal_(journal),
+      keyspace_(keyspace),
+      clock_(clock),
+      message_max_age_ms_(message_max_age_ms) {}
+
+void Lease::tick() {
+  const auto now = Clock::now();
+  if (!reach_database(now)) return;
+  try {
+    if (superseded_.exchange(false) && !locked_ && site_.role() != Role::follower) {
+      demote("another server took the lease");
+    }
+    switch (site_.role()) {
+      case Role::writer:
+        if (!locked_) {
+          recover();
+        } else if (now >= next_beat_) {
+          next_beat_ = now + kBeatPeriod;
+          log_.beat(lease_.load());
+        }
+        break;
+      case Role::candidate:
+        if (!locked_ || now - taking_since_ > kTakingPatience) {
+          give_back();
+        } else if (now >= next_beat_) {
+          next_beat_ = now + kBeatPeriod;
+          log_.beat(lease_.load());
+        }
+        break;
+      case Role::follower:
+        journal_.set_available(true, {});
+        if (now >= next_try_) try_take();
+        break;
+    }
+  } catch (const AppendError& error) {
+    session_lost(error.what());
+  }
+}
+
+bool Lease::reach_database(Clock::time_point now) {
+  if (log_.connected()) return true;
+  locked_ = false;
+  if (now < next_connect_) return false;
+  next_connect_ = now + kReconnectPeriod;
+  std::string why;
+  if (log_.connect(why)) return true;
+  journal_.set_available(false, why);
+  journal_.drop_old_messages(wall_clock_ms() + site_.clock_offset_ms() - message_max_age_ms_);
+  return false;
+}
+
+void Lease::session_lost(const std::string& why) {
+  log_.disconnect();
+  locked_ = false;
+  journal_.set_available(false, why);
+}
+
+void Lease::append(const RowBatch& rows, const std::vector<std::int64_t>& inbox) {
+  if (!log_.connected()) {
+    throw AppendError(AppendError::Kind::unavailable, journal_.available()
+                                                          ? "the session with the database broke"
+                                                          : journal_.unavailable_reason());
+  }
+  if (site_.role() == Role::writer && !locked_) {
+    throw AppendError(AppendError::Kind::unavailable, "the session that held the lease broke");
+  }
+  try {
+    log_.append(rows, inbox);
+  } catch (const AppendError& error) {
+    if (error.kind == AppendError::Kind::unavailable) session_lost(error.what());
+    throw;
+  }
+}
+
+void Lease::give_back() {
+  if (site_.role() == Role::writer) become_follower();
+  site_.set_role(Role::follower);
+  lease_.store(0);
+  locked_ = false;
+  log_.disconnect();
+}
+
+void Lease::become_follower() {
+  // Whoever evaluates holds a shard's lock, and looks at the role under it.
+  ShardSet all;
+  all.set();
+  ShardLocks locks;
+  locks.lock(keyspace_.shards(), all);
+  site_.set_role(Role::follower);
+}
+
+void Lease::step_down(const std::string& why) {
+  log_.disconnect();
+  become_follower();
+  log_warning("This server gives the lease back", {{"cause", why}});
+  locked_ = false;
+  lease_.store(0);
+  journal_.drop_state();
+  if (hooks_.rebuild()) journal_.finish_drop(kDropped);
+}
+
+// The session broke while this server was the writer. What is in the log is asked behind the lock: then no
+// commit of the old session can be under way any more.
+void Lease::recover() {
+  if (!log_.try_lock()) {
+    const backend::LeaseRow newest = log_.newest_lease();
+    if (newest.lease != lease_.load()) demote("another server took the lease");
+    return;
+  }
+  locked_ = true;
+  const backend::LeaseRow newest = log_.newest_lease();
+  const backend::Seq in_log = newest.lease == lease_.load() ? log_.last_seq(newest.lease) : 0;
+  const bool went_back = log_went_back_.exchange(false) || (journal_.committed_stamp_.lease == newest.lease &&
+                                                            journal_.committed_stamp_.seq > in_log);
+  if (newest.lease == lease_.load() && !went_back) {
+    renew(in_log);
+    return;
+  }
+  if (went_back) {
+    recover_memory();
+  } else {
+    demote("another server had the lease in between");
+  }
+}
+
+// The log went back in time, and this server had the lease until then: what its memory holds beyond the log
+// is appended again, acknowledged or waiting, and then it takes the lease anew.
+void Lease::recover_memory() {
+  become_follower();
+  try {
+    seed_log();
+  } catch (...) {
+    site_.set_role(Role::writer);
+    log_went_back_.store(true);
+    throw;
+  }
+  lease_.store(0);
+  journal_.drop_state(true);
+}
+
+void Lease::seed_log() {
+  const backend::OriginId lease = random_origin();
+  RowBatch batch;
+  Row first = lease_row(lease);
+  first.site = log_.site();
+  first.seq = 1;
+  first.version = clock_.next(wall_clock_ms());
+  batch.append(first);
+  const std::uint64_t rows = append_difference(log_, keyspace_, clock_, batch);
+  site_.stats().seed_rows.fetch_add(rows);
+  log_warning("What this server holds beyond the log has been appended to it again",
+              {{"rows", rows}, {"lease", lease}});
+}
+
+// The same writer in a new session: a new lease, behind whatever of the old one is not in the log yet.
+void Lease::renew(backend::Seq in_log) {
+  journal_.settle(lease_.load(), in_log);
+  const backend::OriginId lease = random_origin();
+  journal_.begin_lease(lease_row(lease));
+  lease_.store(lease);
+  next_beat_ = Clock::now() + kBeatPeriod;
+  site_.stats().leases_taken.fetch_add(1);
+  log_info("Writing goes on in a new session", {{"lease", lease}});
+}
+
+void Lease::demote(const std::string& why) {
+  become_follower();
+  site_.stats().leases_lost.fetch_add(1);
+  log_warning("This server is not the writer any more", {{"cause", why}});
+  lease_.store(0);
+  if (!journal_.has_uncommitted_state()) return;
+  journal_.drop_state();
+  if (hooks_.rebuild()) journal_.finish_drop(kDropped);
+}
+
+void Lease::try_take() {
+  next_try_ = Clock::now() + kTryPeriod;
+  if (!willing_.load() || !site_.feed_healthy()) return;
+  if (!locked_ && !log_.try_lock()) return;
+  locked_ = true;
+  take_with_lock();
+}
+
+void Lease::take_with_lock() {
+  if (log_went_back_.load()) {
+    seed_log();
+    log_went_back_.store(false);
+  }
+  const backend::LeaseRow before = log_.newest_lease();
+  const backend::Seq last = before.lease == 0 ? 0 : log_.last_seq(before.lease);
+  const backend::OriginId lease = random_origin();
+  const std::string value = std::to_string(before.lease) + ":" + std::to_string(last);
+  Row row = lease_row(lease);
+  row.site = log_.site();
+  row.seq = 1;
+  row.version = clock_.next(wall_clock_ms());
+  row.value = value;
+  RowBatch batch;
+  batch.append(row);
+  // Before the commit: the feed may show the row before this thread goes on.
+  lease_.store(lease);
+  taking_since_ = Clock::now();
+  next_beat_ = taking_since_ + kBeatPeriod;
+  site_.set_role(Role::candidate);
+  log_.append(batch, {});
+}
+
+Row Lease::lease_row(backend::OriginId lease) const {
+  Row row;
+  row.origin = lease;
+  row.kind = backend::RowKind::lease;
+  row.key = site_.address();
+  row.requester = site_.server();
+  return row;
+}
+
+void Lease::feed_shows(const Row& row) {
+  site_.set_lease({row.origin, row.requester, std::string(row.key)});
+  if (row.requester != site_.server()) {
+    if (site_.role() != Role::follower) superseded_.store(true);
+    return;
+  }
+  if (row.origin != lease_.load() || site_.role() != Role::candidate) return;
+  journal_.adopt_lease(row.origin, row.seq);
+  site_.set_role(Role::writer);
+  site_.stats().leases_taken.fetch_add(1);
+  log_info("This server is the writer of its site", {{"lease", row.origin}, {"address", site_.address()}});
+}
+
+}  // namespace isthmus

@@ -1,0 +1,109 @@
+#include "src/site/upkeep.hpp"
+
+#include "src/observe/logging.hpp"
+
+namespace isthmus {
+namespace {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+
+constexpr milliseconds kRound{1000};
+constexpr milliseconds kLook{20};
+// While commits go on, the checkpoint takes one part in so many of the time, so that writers keep the
+// database.
+constexpr int kShareOfTime = 4;
+
+// Tells the checkpointer what a former writer left for the checkpoint.
+class UncoveredRows final : public backend::LoadSink {
+ public:
+  explicit UncoveredRows(Checkpointer& checkpointer) : checkpointer_(checkpointer) {}
+  void key(const backend::StoredKey&) override {}
+  void field(const backend::StoredField&) override {}
+  void row(const backend::Row& row) override { checkpointer_.note(row); }
+
+ private:
+  Checkpointer& checkpointer_;
+};
+
+}  // namespace
+
+Upkeep::Upkeep(Site& site, Journal& journal, Checkpointer& checkpointer)
+    : site_(site), journal_(journal), checkpointer_(checkpointer) {}
+
+void Upkeep::start() {
+  round();
+  thread_ = std::thread([this] { run(); });
+}
+
+void Upkeep::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  stop_asked_.notify_all();
+  if (!thread_.joinable()) return;
+  thread_.join();
+  site_.log().sign_off(site_.server());
+}
+
+bool Upkeep::pause(microseconds time) {
+  std::unique_lock lock(mutex_);
+  return !stop_asked_.wait_for(lock, time, [this] { return stopping_; });
+}
+
+void Upkeep::run() {
+  while (pause(kLook)) {
+    if (Clock::now() >= next_round_) round();
+    follow_role();
+    if (guarded_ != 0) checkpoint();
+  }
+}
+
+void Upkeep::round() {
+  next_round_ = Clock::now() + kRound;
+  try {
+    backend::ServerRow self;
+    self.id = site_.server();
+    self.address = site_.address();
+    self.version = site_.version();
+    self.writer = site_.is_writer();
+    site_.set_report(site_.log().upkeep(self, self.writer ? journal_.lease_stamp().lease : 0));
+    if (!trouble_.empty()) log_info("The upkeep of the log works again");
+    trouble_.clear();
+  } catch (const backend::AppendError& error) {
+    if (trouble_.empty()) log_warning("The upkeep of the log has to wait", {{"cause", error.what()}});
+    trouble_ = error.what();
+  }
+}
+
+// A new lease: what is not in the checkpoint is asked of the log, beside what comes in from now on.
+void Upkeep::follow_role() {
+  const bool writer = site_.is_writer();
+  const backend::OriginId lease = writer ? journal_.lease_stamp().lease : 0;
+  if (lease == guarded_) return;
+  if (guarded_ != 0) checkpointer_.reset();
+  guarded_ = 0;
+  if (!writer) return;
+  try {
+    site_.log().guard_checkpoint(lease);
+    UncoveredRows uncovered(checkpointer_);
+    site_.log().read_uncovered(uncovered);
+    guarded_ = lease;
+  } catch (const backend::AppendError& error) {
+    log_debug("The checkpoint has to wait", {{"cause", error.what()}});
+  }
+}
+
+void Upkeep::checkpoint() {
+  while (checkpointer_.busy()) {
+    const auto begin = Clock::now();
+    checkpointer_.step(journal_);
+    const auto took = std::chrono::duration_cast<microseconds>(Clock::now() - begin);
+    if (begin >= next_round_ || !site_.is_writer()) return;
+    const bool idle = journal_.backlog_bytes() == 0;
+    if (!pause(idle ? microseconds{0} : took * (kShareOfTime - 1))) return;
+  }
+}
+
+}  // namespace isthmus
