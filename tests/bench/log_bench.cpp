@@ -1,8 +1,11 @@
-// Measures the SQLite log alone: appends by batch size, checkpoint, cut, load. Usage: log_bench FOLDER [ROWS]
+// Measures a log alone: appends by batch size, checkpoint, cut, load.
 //
-// Prints throughput, CPU time of this process per row, and the longest single call, which is how long commits
-// may stall. The folder must exist and should be on the disk that the server will use: fsync decides about
-// small batches.
+//     log_bench FOLDER [ROWS]           SQLite, in a database file of its own
+//     log_bench postgresql://… [ROWS]   PostgreSQL, in an empty database that is for this only
+//
+// Prints throughput, CPU time of this process per row (PostgreSQL's processes have theirs), and the longest
+// single call, which is how long commits may stall. The folder must exist and should be on the disk that the
+// server will use: fsync decides about small batches.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -15,6 +18,7 @@
 #include <sys/resource.h>
 
 #include "backend/log.hpp"
+#include "backend/shared_log.hpp"
 
 namespace {
 
@@ -127,46 +131,103 @@ void measure_load(Log& log, const std::string& what) {
   });
 }
 
-void run(const std::string& folder, std::size_t rows) {
+void measure_appends(Writer& writer, std::size_t rows) {
+  for (const std::size_t size : {1, 25, 100, 1000, 10'000}) {
+    const std::size_t wanted = std::min(rows, size * 10'000);
+    measure("append, batches of " + std::to_string(size), wanted, [&] { return writer.append(size); });
+  }
+}
+
+void measure_checkpoint(Log& log) {
+  Writer checkpointer(log);
+  measure("checkpoint, new, no order", kKeys, [&] { return checkpointer.checkpoint(1000, 0); });
+  measure("checkpoint, known, no order", kKeys / 4, [&] { return checkpointer.checkpoint(1000, 0); });
+  measure("checkpoint, all in order", kKeys, [&] { return checkpointer.checkpoint(1000, 1); });
+  measure("checkpoint, a tenth in order", kKeys / 10, [&] { return checkpointer.checkpoint(1000, 10); });
+}
+
+void measure_flush(Log& log) {
+  measure("forget_flushed", kKeys, [&] {
+    return log.forget_flushed(0, std::uint64_t{1} << 62U, log.site()) ? std::size_t{2000} : std::size_t{0};
+  });
+}
+
+void run_sqlite(const std::string& folder, std::size_t rows) {
   const std::string path = folder + "/log_bench.db";
   const std::string url = "sqlite:" + path;
   for (const char* suffix : {"", "-wal", "-shm"}) std::filesystem::remove(path + suffix);
   std::unique_ptr<Log> log = open_log(url);
   Writer writer(*log);
-  for (const std::size_t size : {1, 25, 100, 1000, 10'000}) {
-    const std::size_t wanted = std::min(rows, size * 10'000);
-    measure("append, batches of " + std::to_string(size), wanted, [&] { return writer.append(size); });
-  }
+  measure_appends(writer, rows);
   log = nullptr;
   log = open_log(url);
   measure_load(*log, "load of the log");
-  Writer checkpointer(*log);
-  measure("checkpoint, new, no order", kKeys, [&] { return checkpointer.checkpoint(1000, 0); });
-  measure("checkpoint, known, no order", kKeys / 4, [&] { return checkpointer.checkpoint(1000, 0); });
-  measure("checkpoint, all in order", kKeys, [&] { return checkpointer.checkpoint(1000, 1); });
-  measure("checkpoint, a tenth in order", kKeys / 10, [&] { return checkpointer.checkpoint(1000, 10); });
+  measure_checkpoint(*log);
   log->finish_checkpoint({{kOrigin, writer.seq()}});
   measure("cut", writer.seq(), [&] { return log->cut() ? std::size_t{5000} : std::size_t{0}; });
   log = nullptr;
   log = open_log(url);
   measure_load(*log, "load of the checkpoint");
   std::printf("database: %.1f MB\n", static_cast<double>(log->disk_bytes()) / 1e6);
-  measure("forget_flushed", kKeys, [&] {
-    return log->forget_flushed(0, std::uint64_t{1} << 62U, log->site()) ? std::size_t{2000} : std::size_t{0};
-  });
+  measure_flush(*log);
   log = nullptr;
   for (const char* suffix : {"", "-wal", "-shm"}) std::filesystem::remove(path + suffix);
+}
+
+/// Reads all that a starting server reads.
+void measure_feed_read(SharedLog& log, const std::string& what) {
+  const std::unique_ptr<Feed> feed = log.open_feed();
+  feed->begin();
+  measure(what, 1, [&] {
+    Counter counter;
+    feed->read_state(counter);
+    return counter.rows;
+  });
+}
+
+void run_postgresql(const std::string& url, std::size_t rows) {
+  const std::unique_ptr<Log> opened = open_log(url);
+  SharedLog& log = *opened->shared();
+  std::string why;
+  if (!log.connect(why)) throw OpenError(why);
+  if (!log.try_lock()) throw OpenError("another server uses this database");
+  ServerRow self;
+  self.id = kOrigin;
+  log.upkeep(self, kOrigin);  // makes partitions
+  Row lease;
+  lease.site = log.site();
+  lease.origin = kOrigin + 1;
+  lease.seq = 1;
+  lease.version = 1;
+  lease.kind = RowKind::lease;
+  lease.requester = kOrigin;
+  RowBatch batch;
+  batch.append(lease);
+  log.append(batch, {});
+  log.guard_checkpoint(lease.origin);
+  Writer writer(log);
+  measure_appends(writer, rows);
+  measure_feed_read(log, "read of the log by a start");
+  measure_checkpoint(log);
+  log.finish_checkpoint({{kOrigin, writer.seq()}, {lease.origin, lease.seq}});
+  measure_feed_read(log, "read of the checkpoint");
+  measure_flush(log);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::fprintf(stderr, "usage: %s FOLDER [ROWS]\n", argv[0]);
+    std::fprintf(stderr, "usage: %s FOLDER|URL [ROWS]\n", argv[0]);
     return 2;
   }
   try {
-    run(argv[1], argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1'000'000);
+    const std::string where = argv[1];
+    const std::size_t rows = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1'000'000;
+    if (where.find("://") != std::string::npos)
+      run_postgresql(where, rows);
+    else
+      run_sqlite(where, rows);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;
