@@ -1,6 +1,7 @@
 // What commands know of a connection.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -17,6 +18,8 @@
 namespace isthmus {
 
 struct Command;
+struct ForwardedCommand;
+struct ForwardingPeer;
 
 /// A command that waits for EXEC, with its own copy of the arguments.
 struct QueuedCommand {
@@ -24,11 +27,19 @@ struct QueuedCommand {
   std::vector<std::string> args;
 };
 
+/// A state of a key that another server can compare with its own. Absent, or expired: zeros.
+struct KeyFingerprint {
+  backend::Version version = 0;
+  std::int64_t deadline_ms = 0;
+  bool operator==(const KeyFingerprint&) const = default;
+};
+
 /// A key under WATCH.
 struct WatchedKey {
   std::uint8_t db;
   std::string name;
   bool was_expired;
+  KeyFingerprint fingerprint;  ///< as it was at WATCH; on a log that several servers share only
 };
 
 /// CLIENT REPLY.
@@ -76,6 +87,15 @@ class Client {
   std::shared_ptr<WatchFlag> watch_flag;
 
   backend::Seq last_gate = 0;  ///< highest seq that a reply of this connection waits for
+
+  // Several servers of a site:
+  bool awaits_forwarded = false;  ///< forwarded commands are unanswered: nothing is evaluated here meanwhile
+  /// EXEC found under its locks that this server is not the writer, and has done nothing.
+  bool must_forward = false;
+  /// Not null while a command is evaluated for a client of another server.
+  ForwardedCommand* forwarded = nullptr;
+  /// Not null if the connection is another server's, which forwards commands over it.
+  std::shared_ptr<ForwardingPeer> peer;
 
   // Guarded by the registry's lock.
   std::string name;

@@ -12,10 +12,11 @@ namespace {
 class CommandTable {
  public:
   CommandTable() {
-    for (const auto group : {string_commands(), hash_commands(), key_commands(), pubsub_commands(),
-                             transaction_commands(), connection_commands(), server_commands()}) {
+    for (const auto group :
+         {string_commands(), hash_commands(), key_commands(), pubsub_commands(), transaction_commands(),
+          connection_commands(), server_commands(), forwarding_commands()}) {
       for (const Command& command : group) {
-        top_.push_back(&command);
+        if (!command.has(kInternal)) top_.push_back(&command);
         add(command);
         for (const Command& subcommand : command.subcommands) add(subcommand);
       }

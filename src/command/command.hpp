@@ -43,6 +43,8 @@ enum CommandFlag : std::uint32_t {
   kOwnLocks = 1 << 28,        ///< locks what it needs itself (EXEC)
   kInMulti = 1 << 25,         ///< evaluated at once inside MULTI instead of queued
   kWhenSubscribed = 1 << 26,  ///< allowed on a RESP2 connection with subscriptions
+  kInternal = 1 << 29,        ///< between servers: COMMAND neither lists nor counts it
+  kForwarded = 1 << 30,       ///< carries a command of another server's client, which is evaluated instead
 };
 
 /// ACL categories as COMMAND INFO lists them, beyond those that follow from the flags.
@@ -81,12 +83,13 @@ std::span<const Command> pubsub_commands();
 std::span<const Command> transaction_commands();
 std::span<const Command> connection_commands();
 std::span<const Command> server_commands();
+std::span<const Command> forwarding_commands();
 
 /// The command of that name in any letter case, or null. Containers only, not their subcommands.
 const Command* find_command(std::string_view name);
 /// The subcommand of a container by its own name ("list") in any letter case, or null.
 const Command* find_subcommand(const Command& container, std::string_view name);
-/// All commands, containers once, by name.
+/// All commands but internal ones, containers once, by name.
 const std::vector<const Command*>& all_commands();
 /// A dense number for statistics: commands and subcommands, 0 … command_count() - 1.
 std::size_t command_index(const Command& command);

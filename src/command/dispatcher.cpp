@@ -1,9 +1,13 @@
 #include "src/command/dispatcher.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <string>
+#include <utility>
 
+#include "src/command/forwarded.hpp"
 #include "src/command/secrets.hpp"
+#include "src/site/forwarder.hpp"
 
 namespace isthmus {
 namespace {
@@ -12,6 +16,7 @@ using std::chrono::steady_clock;
 
 // As much of a client's text as an error quotes (server.c of Redis 7.0: "%.128s").
 constexpr std::size_t kQuotedBytes = 128;
+constexpr std::string_view kNoWriter = "CLUSTERDOWN The writer of this site cannot be reached";
 // A transaction's queue may hold as much as a query buffer.
 constexpr std::string_view kQueueFull = "ERR the transaction's commands exceed client-query-buffer-limit";
 
@@ -80,7 +85,8 @@ class Gates {
       refuse(text, command);
       return nullptr;
     }
-    if (!services_.journal.available() && !client_.in_multi && command->has(kWrite)) {
+    if (!services_.journal.available() && !client_.in_multi && command->has(kWrite) &&
+        !is_elsewhere(services_)) {
       refuse("CLUSTERDOWN The log refuses writes: " + services_.journal.unavailable_reason(), command);
       return nullptr;
     }
@@ -162,6 +168,35 @@ void enqueue(Services& services, Client& client, const Command& command,
   client.queue.push_back({&command, {args.begin(), args.end()}});
   client.shown_multi.store(static_cast<std::int32_t>(client.queue.size()), std::memory_order_relaxed);
   reply.queued();
+}
+
+// Whether the writer of the site must evaluate the command. An EXEC that fails anyway fails here.
+bool goes_to_writer(const Services& services, const Client& client, const Command& command) {
+  if (!is_elsewhere(services)) return false;
+  if (command.has(kWrite)) return true;
+  if (command.name != "exec" || !client.in_multi || client.multi_failed) return false;
+  if (client.watch_flag != nullptr && client.watch_flag->touched.load(std::memory_order_relaxed))
+    return false;
+  return std::any_of(client.queue.begin(), client.queue.end(),
+                     [](const QueuedCommand& queued) { return queued.command->has(kWrite); });
+}
+
+// Of a command that goes to the writer: whether it may. If not, the error has been replied.
+bool may_go_to_writer(Services& services, Client& client, Gates& gates, resp::Writer& reply,
+                      const Command& command) {
+  for (const QueuedCommand& queued : client.queue) {
+    if (can_be_forwarded(*queued.command)) continue;
+    std::string text = "ERR '";
+    gates.refuse(text.append(queued.command->name)
+                     .append("' cannot be part of a transaction that another server evaluates"),
+                 &command);
+    return false;
+  }
+  if (services.forwarder != nullptr && !services.forwarder->refuses()) return true;
+  if (client.in_multi) end_transaction(services, client);
+  reply.error(kNoWriter);
+  services.stats.count_error(kNoWriter);
+  return false;
 }
 
 // Shard channels stand where keys stand, for clusters, and are none.
@@ -296,11 +331,19 @@ Outcome dispatch(Services& services, Client& client, std::span<const std::string
   Gates gates(services, client, args, reply);
   const Command* command = gates.pass();
   if (command == nullptr) return {};
+  if (command->has(kForwarded)) return evaluate_forwarded(services, client, args, reply, now_ms);
   if (paused(services, client, *command, now_ms)) return {.postponed = true};
   client.last_command.store(command, std::memory_order_relaxed);
   if (client.in_multi && !command->has(kInMulti)) {
     enqueue(services, client, *command, args, reply);
     return {};
+  }
+  if (services.site != nullptr) {
+    if (goes_to_writer(services, client, *command)) {
+      if (client.forwarded != nullptr) return {.forward = true};
+      return {.forward = may_go_to_writer(services, client, gates, reply, *command)};
+    }
+    if (client.awaits_forwarded) return {.postponed = true};
   }
   Evaluation evaluation(services, now_ms);
   if (command->has(kAllShards) || (locks_keys(*command) && command->last_key != command->first_key)) {
@@ -310,8 +353,15 @@ Outcome dispatch(Services& services, Client& client, std::span<const std::string
   } else if (locks_keys(*command)) {
     evaluation.lock(Key(0, args[static_cast<std::size_t>(command->first_key)]));
   }
+  // The role changes under all locks only, so what is true now remains so until they are gone.
+  if (command->has(kWrite) && is_elsewhere(services)) return {.forward = true};
   Call call(services, client, *command, args, reply, evaluation);
+  const std::size_t reply_begin = reply.out().size();
   run(call);
+  if (std::exchange(client.must_forward, false)) return {.forward = true};
+  if (client.forwarded != nullptr) {
+    note_forwarded_answer(call, std::string_view(reply.out()).substr(reply_begin));
+  }
   if (evaluation.gate() > client.last_gate) client.last_gate = evaluation.gate();
   return {.gate = evaluation.gate()};
 }

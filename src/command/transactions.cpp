@@ -2,6 +2,7 @@
 #include "src/command/transactions.hpp"
 
 #include "src/command/dispatcher.hpp"
+#include "src/command/forwarded.hpp"
 
 namespace isthmus {
 namespace {
@@ -32,7 +33,8 @@ void discard(Call& call) {
   call.reply.ok();
 }
 
-// Remembers whether each key had expired already: only one that expires later fails the EXEC.
+// Remembers whether each key had expired already: only one that expires later fails the EXEC. And what
+// another server needs if that evaluates the EXEC.
 void watch(Call& call) {
   if (call.client.in_multi) {
     call.reply.error("ERR WATCH inside MULTI is not allowed");
@@ -49,7 +51,9 @@ void watch(Call& call) {
     const Node* node = call.services.keyspace.find_any(key);
     const bool expired = node != nullptr && holds_value(*node) && node->deadline() <= call.now_ms();
     call.services.keyspace.watch(key, client.watch_flag);
-    client.watched.push_back({key.db, std::string(key.name), expired});
+    KeyFingerprint print;
+    if (call.services.site != nullptr) print = fingerprint(call.services.keyspace, key, call.now_ms());
+    client.watched.push_back({key.db, std::string(key.name), expired, print});
     call.evaluation().touch(key);
   }
   client.shown_watched.store(static_cast<std::uint32_t>(client.watched.size()), std::memory_order_relaxed);
@@ -62,8 +66,17 @@ void unwatch(Call& call) {
   call.reply.ok();
 }
 
+bool watched_elsewhere_changed(Call& call) {
+  for (const WatchedKey& watched : call.client.watched) {
+    const Key key(watched.db, watched.name);
+    if (fingerprint(call.services.keyspace, key, call.now_ms()) != watched.fingerprint) return true;
+  }
+  return false;
+}
+
 bool watched_changed(Call& call) {
   Client& client = call.client;
+  if (client.forwarded != nullptr) return watched_elsewhere_changed(call);
   if (client.watch_flag == nullptr) return false;
   if (client.watch_flag->touched.load(std::memory_order_relaxed)) return true;
   for (const WatchedKey& watched : client.watched) {
@@ -75,13 +88,17 @@ bool watched_changed(Call& call) {
 }
 
 // With the locks held, so that nothing changes between the check of the watches and the last command.
-void exec_locked(Call& call) {
+void exec_locked(Call& call, bool writes) {
   Client& client = call.client;
   const bool changed = watched_changed(call);
+  if (writes && !changed && is_elsewhere(call.services)) {
+    client.must_forward = true;
+    return;
+  }
   for (const WatchedKey& watched : client.watched) {
     const Key key(watched.db, watched.name);
     call.evaluation().touch(key);
-    call.services.keyspace.unwatch(key, client.watch_flag);
+    if (client.watch_flag != nullptr) call.services.keyspace.unwatch(key, client.watch_flag);
   }
   client.watched.clear();
   client.shown_watched.store(0, std::memory_order_relaxed);
@@ -124,14 +141,14 @@ void exec(Call& call) {
     add_shards(*queued.command, views, set);
     writes |= queued.command->has(kWrite);
   }
-  if (writes && !call.services.journal.available()) {
+  if (writes && !call.services.journal.available() && !is_elsewhere(call.services)) {
     discard_transaction(call);
     call.reply.error("CLUSTERDOWN The log refuses writes: " + call.services.journal.unavailable_reason());
     return;
   }
   for (const WatchedKey& watched : client.watched) set.set(shard_of(hash_name(watched.name)));
   call.evaluation().lock(set);
-  exec_locked(call);
+  exec_locked(call, writes);
 }
 
 constexpr std::string_view kGroup = "transactions";

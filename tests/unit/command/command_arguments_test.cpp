@@ -59,7 +59,8 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(CommandArguments, CountMatchesTheArityOfEveryCommand) {
   for (std::size_t i = 0; i < command_count(); ++i) {
     const Command& command = command_at(i);
-    if (!command.subcommands.empty()) continue;
+    // What servers say to each other is not for clients.
+    if (!command.subcommands.empty() || command.name.starts_with("isthmus|")) continue;
     const auto arguments = command_arguments(command);
     const bool may_have_more = command.arity < 0;
     const int names = command.name.find('|') == std::string_view::npos ? 1 : 2;
