@@ -14,7 +14,7 @@ void ClientTable::add(Client& client) {
 void ClientTable::remove(Client& client) {
   const std::lock_guard lock(mutex_);
   clients_.erase(client.id);
-  count_.fetch_sub(1, std::memory_order_relaxed);
+  if (client.peer == nullptr) count_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void ClientTable::for_each(const std::function<void(const Client&)>& visit) const {

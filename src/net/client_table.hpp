@@ -24,6 +24,8 @@ class ClientTable final : public ClientRegistry {
   void update(const std::function<void()>& change) override;
   std::size_t kill(const std::function<bool(const Client&)>& choose, const Client& caller) override;
   std::size_t count() const override { return count_.load(std::memory_order_relaxed); }
+  /// A connection that is listed is another server's, and does not count any more.
+  void exempt() { count_.fetch_sub(1, std::memory_order_relaxed); }
   /// Counts a connection that has been accepted and is on its way to its thread.
   void expect() { count_.fetch_add(1, std::memory_order_relaxed); }
 

@@ -92,9 +92,45 @@ void IoThread::on_commit() {
   if (has_gated_.load()) wake();
 }
 
-void IoThread::adopt(int fd, std::string address, std::string local_address) {
-  post([this, fd, address = std::move(address), local_address = std::move(local_address)] {
-    auto session = std::make_unique<Session>(*this, fd);
+void IoThread::push_answers(std::vector<ForwardAnswer> answers) {
+  post([this, answers = std::move(answers)]() mutable { take_answers(answers); });
+}
+
+void IoThread::take_answers(std::vector<ForwardAnswer>& answers) {
+  std::vector<Session*> answered;
+  for (ForwardAnswer& answer : answers) {
+    const auto it = expected_.find(answer.request);
+    if (it == expected_.end()) continue;  // its connection is closed
+    Session* session = it->second;
+    expected_.erase(it);
+    session->take_answer(answer);
+    if (answered.empty() || answered.back() != session) answered.push_back(session);
+  }
+  for (Session* session : answered) {
+    if (!session->closed()) session->resume_if_answered();
+  }
+}
+
+void IoThread::on_feed() {
+  if (has_suspended_.load()) wake();
+}
+
+void IoThread::fail_waiting(backend::Seq from, backend::Seq to, std::string error,
+                            std::function<void()> done) {
+  post([this, from, to, error = std::move(error), done = std::move(done)] {
+    std::vector<Session*> all;
+    all.reserve(sessions_.size());
+    for (const auto& [pointer, session] : sessions_) all.push_back(pointer);
+    for (Session* session : all) {
+      if (!session->closed()) session->fail_waiting(from, to, error);
+    }
+    done();
+  });
+}
+
+void IoThread::adopt(int fd, std::string address, std::string local_address, bool servers_only) {
+  post([this, fd, servers_only, address = std::move(address), local_address = std::move(local_address)] {
+    auto session = std::make_unique<Session>(*this, fd, servers_only);
     session->address = address;
     session->local_address = local_address;
     session->created_ms = now_ms_;
@@ -121,6 +157,7 @@ void IoThread::remove(Session& session) {
   if (session.in_gated) std::erase(gated_, &session);
   if (session.in_suspended) std::erase(suspended_, &session);
   if (session.in_unread) std::erase(unread_, &session);
+  if (session.in_parked) std::erase(parked_, &session);
   removed_.push_back(std::move(it->second));
   sessions_.erase(it);
 }
@@ -158,6 +195,21 @@ bool IoThread::forget_subscriber(ChannelKind kind, std::string_view name, Sessio
 void IoThread::suspend(Session& session) {
   if (std::exchange(session.in_suspended, true)) return;
   suspended_.push_back(&session);
+  has_suspended_.store(true);
+}
+
+void IoThread::park(Session& session) {
+  if (std::exchange(session.in_parked, true)) return;
+  parked_.push_back(&session);
+}
+
+void IoThread::park_until_commit(Session& session) {
+  park(session);
+  has_gated_.store(true);
+}
+
+void IoThread::unpark(Session& session) {
+  if (std::exchange(session.in_parked, false)) std::erase(parked_, &session);
 }
 
 void IoThread::wait_for_commit(Session& session) {
@@ -279,12 +331,24 @@ void IoThread::after_commit() {
     session->in_gated = false;
     if (!session->closed()) session->flush();
   }
+  retry_parked();
+}
+
+void IoThread::retry_parked() {
+  if (parked_.empty()) return;
+  std::vector<Session*> waiting;
+  waiting.swap(parked_);
+  for (Session* session : waiting) {
+    session->in_parked = false;
+    if (!session->closed()) session->resume();
+  }
 }
 
 void IoThread::retry_suspended() {
   if (suspended_.empty()) return;
   std::vector<Session*> waiting;
   waiting.swap(suspended_);
+  has_suspended_.store(false);
   for (Session* session : waiting) {
     session->in_suspended = false;
     if (!session->closed()) session->resume();
@@ -303,6 +367,7 @@ void IoThread::read_on() {
 
 void IoThread::tick() {
   next_tick_ms_ = now_ms_ + kTickMs;
+  retry_parked();
   measure_load();
   share_load();
   const std::int64_t commit_timeout = services_.settings.commit_timeout_ms.load(std::memory_order_relaxed);

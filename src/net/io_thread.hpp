@@ -17,16 +17,19 @@
 #include <unordered_map>
 #include <vector>
 
+#include <boost/unordered/unordered_flat_map.hpp>
+
 #include "src/command/services.hpp"
 #include "src/net/output.hpp"
 #include "src/pubsub/pubsub.hpp"
+#include "src/site/forward_queue.hpp"
 
 namespace isthmus {
 
 class Session;
 class ClientTable;
 
-class IoThread : public Mailbox {
+class IoThread : public Mailbox, public AnswerMailbox {
  public:
   IoThread(std::size_t index, Services& services, ClientTable& clients);
   ~IoThread() override;
@@ -42,10 +45,18 @@ class IoThread : public Mailbox {
   void stop();
   /// Runs the function on this thread, soon. Any thread.
   void post(std::function<void()> task);
-  /// Takes over an accepted, non-blocking socket. Any thread.
-  void adopt(int fd, std::string address, std::string local_address);
+  /// Takes over an accepted, non-blocking socket. With `servers_only` there are as many clients as there may
+  /// be, and only another server of the site may use it. Any thread.
+  void adopt(int fd, std::string address, std::string local_address, bool servers_only = false);
   /// Mailbox: any thread.
   void push(MessageRef message) override;
+  /// AnswerMailbox: any thread.
+  void push_answers(std::vector<ForwardAnswer> answers) override;
+  /// The feed has got further: what waits for it may go on. Any thread.
+  void on_feed();
+  /// Replies that wait for a seq in (from, to] get this error, and connections of other servers are closed;
+  /// then `done` runs on this thread. Any thread.
+  void fail_waiting(backend::Seq from, backend::Seq to, std::string error, std::function<void()> done);
   /// A commit has happened: replies may leave. Any thread.
   void on_commit();
   /// Closes the connections that are marked as killed, soon. Any thread.
@@ -69,6 +80,16 @@ class IoThread : public Mailbox {
   void remove_subscriber(ChannelKind kind, std::string_view name, Session& session);
   /// Tries the session again soon: at the next tick, or after the next commit.
   void suspend(Session& session);
+  /// Leaves the session alone until its forwarded commands have been answered, or at times until the next
+  /// look.
+  void park(Session& session);
+  /// The same until the next commit.
+  void park_until_commit(Session& session);
+  void unpark(Session& session);
+  /// The answer to this request goes to the session, as long as it is not forgotten.
+  void expect_answer(std::uint64_t request, Session& session) { expected_.emplace(request, &session); }
+  void forget_answer(std::uint64_t request) { expected_.erase(request); }
+  ClientTable& clients() { return clients_; }
   void wait_for_commit(Session& session);
   /// Reads on in the next round: the socket had more than one read took.
   void read_again(Session& session);
@@ -90,6 +111,8 @@ class IoThread : public Mailbox {
   void move_session(Session& session, IoThread& to);
   void take_over(std::unique_ptr<Session> session);
   void retry_suspended();
+  void retry_parked();
+  void take_answers(std::vector<ForwardAnswer>& answers);
   void read_on();
   void commit_what_was_appended();
   void wake();
@@ -112,7 +135,8 @@ class IoThread : public Mailbox {
   std::unordered_map<Session*, std::unique_ptr<Session>> sessions_;
   std::vector<std::unique_ptr<Session>> removed_;  // until the end of the round: events may still name them
   std::array<StringMap<std::vector<Session*>>, kChannelKinds> subscribers_;
-  std::vector<Session*> dirty_, suspended_, gated_, unread_;
+  std::vector<Session*> dirty_, suspended_, gated_, unread_, parked_;
+  boost::unordered_flat_map<std::uint64_t, Session*> expected_;  // by number of the forwarded request
   backend::Seq seen_commit_ = 0;
   backend::Seq seen_append_ = 0;
 
@@ -121,6 +145,7 @@ class IoThread : public Mailbox {
   std::vector<MessageRef> mail_;
   std::atomic<bool> asleep_{false};
   std::atomic<bool> has_gated_{false};
+  std::atomic<bool> has_suspended_{false};
   std::atomic<bool> has_work_{false};
   std::vector<MessageRef> mail_in_hand_;
 

@@ -104,7 +104,11 @@ IoThread& Listener::choose_thread() const {
 
 void Listener::take(tcp::socket socket) {
   services_->stats.connections_received.fetch_add(1, std::memory_order_relaxed);
-  if (clients_->count() >= services_->settings.maxclients.load()) {
+  // Another server of the site must get through to the writer, and shows who it is with its first request.
+  constexpr std::size_t kRoomForServers = 16;
+  const std::size_t most = services_->settings.maxclients.load();
+  const std::size_t count = clients_->count();
+  if (count >= most + (services_->site != nullptr ? kRoomForServers : 0)) {
     services_->stats.rejected_connections.fetch_add(1, std::memory_order_relaxed);
     error_code ignored;
     socket.non_blocking(true, ignored);
@@ -119,7 +123,7 @@ void Listener::take(tcp::socket socket) {
   socket.non_blocking(true, error);
   IoThread& thread = choose_thread();
   clients_->expect();
-  thread.adopt(socket.release(), text_of(peer), text_of(local));
+  thread.adopt(socket.release(), text_of(peer), text_of(local), count >= most);
 }
 
 }  // namespace isthmus

@@ -118,23 +118,32 @@ void Output::consume(std::size_t bytes) {
   }
 }
 
-std::size_t Output::fail_gated(backend::Seq committed, std::int64_t since_ms, std::string_view error) {
-  std::size_t failed = 0, at = sent_;
-  std::string line = "-";
-  line.append(error).append("\r\n");
+template <class Chosen>
+std::size_t Output::replace(std::string_view reply, Chosen&& chosen) {
+  std::size_t replaced = 0, at = sent_;
   for (Item& item : items_) {
     if (item.message != nullptr) continue;
-    if (item.gate > committed && item.since_ms <= since_ms) {
-      bytes_.replace(at, item.size, line);
-      reply_end_ = reply_end_ - item.size + line.size();
-      covered_ = covered_ - item.size + line.size();
-      item.size = line.size();
+    if (chosen(item)) {
+      bytes_.replace(at, item.size, reply);
+      reply_end_ = reply_end_ - item.size + reply.size();
+      covered_ = covered_ - item.size + reply.size();
+      item.size = reply.size();
       item.gate = 0;
-      ++failed;
+      ++replaced;
     }
     at += item.size;
   }
-  return failed;
+  return replaced;
+}
+
+std::size_t Output::fail_gated(backend::Seq committed, std::int64_t since_ms, std::string_view error) {
+  std::string line = "-";
+  line.append(error).append("\r\n");
+  return replace(line, [&](const Item& item) { return item.gate > committed && item.since_ms <= since_ms; });
+}
+
+std::size_t Output::replace_gated(backend::Seq from, backend::Seq to, std::string_view reply) {
+  return replace(reply, [&](const Item& item) { return item.gate > from && item.gate <= to; });
 }
 
 void Output::clear() { *this = Output(); }

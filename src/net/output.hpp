@@ -51,6 +51,9 @@ class Output {
   /// Replaces the replies at the head that have waited since before `since_ms` by `error` (without '-').
   /// Returns how many.
   std::size_t fail_gated(backend::Seq committed, std::int64_t since_ms, std::string_view error);
+  /// Puts this reply in the place of all whose gate is in (from, to], which will not be committed. Returns
+  /// how many.
+  std::size_t replace_gated(backend::Seq from, backend::Seq to, std::string_view reply);
   void clear();
 
  private:
@@ -62,6 +65,8 @@ class Output {
     bool resp3 = false;
   };
   void cover_ungated();
+  template <class Chosen>
+  std::size_t replace(std::string_view reply, Chosen&& chosen);
 
   std::string bytes_;  // replies; [sent_, …) not sent
   std::size_t sent_ = 0;

@@ -1,14 +1,18 @@
 #include "src/net/session.hpp"
 
 #include <cerrno>
+#include <utility>
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "src/command/dispatcher.hpp"
+#include "src/command/forwarded.hpp"
+#include "src/net/client_table.hpp"
 #include "src/net/io_thread.hpp"
 #include "src/observe/logging.hpp"
+#include "src/site/forwarder.hpp"
 
 namespace isthmus {
 namespace {
@@ -31,7 +35,8 @@ ssize_t send_pieces(int fd, Output::Pieces& pieces) {
 
 }  // namespace
 
-Session::Session(IoThread& io, int socket) : io_(&io), socket_(socket) {
+Session::Session(IoThread& io, int socket, bool servers_only)
+    : io_(&io), socket_(socket), servers_only_(servers_only) {
   fd = socket;
   thread = io.index();
   authenticated = !io.services().settings.has_password();
@@ -59,7 +64,7 @@ void Session::on_events(std::uint32_t events) {
 // Edge-triggered: what the socket has is announced once, and remembered in `readable_` until a read comes
 // back short.
 void Session::read() {
-  if (!readable_ || in_suspended || closing_ || io_->draining()) return;
+  if (!readable_ || in_suspended || in_parked || closing_ || io_->draining()) return;
   if (!input_.empty()) {
     read_more(parser_.needed());
     return;
@@ -98,7 +103,7 @@ ssize_t Session::receive(char* data, std::size_t room) {
     readable_ = errno == EINTR;
     return 0;
   }
-  if (size == 0 && !output_.empty()) {
+  if (size == 0 && has_output()) {
     // It sends no more, and may still read what it has asked for.
     closing_ = true;
     io_->flush_later(*this);
@@ -118,7 +123,7 @@ ssize_t Session::receive(char* data, std::size_t room) {
 
 void Session::resume() {
   io_->flush_later(*this);
-  if (!input_.empty()) process();
+  if (!input_.empty() && !io_->draining()) process();
   if (!closed()) read();
 }
 
@@ -132,7 +137,7 @@ void Session::process() {
   }
   input_bytes.store(input_.size(), std::memory_order_relaxed);
   const auto limit = static_cast<std::size_t>(io_->services().settings.query_buffer_limit_bytes.load());
-  if (input_.size() > limit) {
+  if (input_.size() > limit && peer == nullptr) {
     io_->services().stats.query_buffer_disconnections.fetch_add(1, std::memory_order_relaxed);
     close("query buffer over client-query-buffer-limit");
     return;
@@ -143,7 +148,9 @@ void Session::process() {
 bool Session::must_wait() {
   if (output_.pending_bytes() > kStopReadingAboveBytes) return true;
   if (sleep_until_ms > io_->now_ms()) return true;
-  return io_->services().journal.backlog_bytes() > Journal::kBacklogLimitBytes;
+  const Services& services = io_->services();
+  if (services.forwarder != nullptr && services.forwarder->full() && is_elsewhere(services)) return true;
+  return services.journal.backlog_bytes() > Journal::kBacklogLimitBytes;
 }
 
 // Evaluates the whole requests in `bytes`; returns how many bytes it took.
@@ -159,6 +166,10 @@ std::size_t Session::evaluate(std::string_view bytes) {
     const resp::ParseStatus status = parser_.parse(bytes.substr(used));
     if (status == resp::ParseStatus::need_more) break;
     if (status == resp::ParseStatus::error) {
+      if (awaits_forwarded) {  // its turn comes behind their replies
+        io_->park(*this);
+        break;
+      }
       protocol_error();
       used = bytes.size();
       break;
@@ -166,13 +177,7 @@ std::size_t Session::evaluate(std::string_view bytes) {
     if (!parser_.args().empty()) {
       // What it has been sent so far stands before the next reply.
       if (in_subscribed_mode() && io_->has_mail()) io_->deliver_mail();
-      writer.set_protocol(protocol);
-      const Outcome outcome = dispatch(services, *this, parser_.args(), writer, io_->now_ms());
-      if (outcome.postponed) {
-        io_->suspend(*this);
-        break;
-      }
-      after_reply(outcome.gate);
+      if (!(awaits_forwarded ? take_behind_forwarded() : take_request(writer))) break;
     }
     used += parser_.consumed();
     if (output_.pending_bytes() > kFlushAboveBytes && !output_.gated(services.journal.committed())) {
@@ -183,16 +188,121 @@ std::size_t Session::evaluate(std::string_view bytes) {
   return used;
 }
 
+// Evaluates the request or sends it on. False if it must wait: it is taken again later.
+bool Session::take_request(resp::Writer& writer) {
+  if (servers_only_ && refuse_ordinary_client(writer)) return true;
+  writer.set_protocol(protocol);
+  const Outcome outcome = dispatch(io_->services(), *this, parser_.args(), writer, io_->now_ms());
+  if (outcome.postponed) {
+    io_->suspend(*this);
+    return false;
+  }
+  if (outcome.forward) return forward();
+  after_reply(outcome.gate);
+  return true;
+}
+
+// The same while forwarded commands are out: only another one of them, or a refusal, may follow.
+bool Session::take_behind_forwarded() {
+  std::string refusal;
+  resp::Writer writer(refusal, protocol);
+  Outcome outcome{.postponed = true};
+  if (!pending_->after_exec && !pending_->full()) {
+    outcome = dispatch(io_->services(), *this, parser_.args(), writer, io_->now_ms());
+  }
+  if (outcome.postponed) {
+    io_->park(*this);
+    return false;
+  }
+  if (outcome.forward) return forward();
+  pending_->add(std::move(refusal), drops_reply());
+  return true;
+}
+
+// Sends the request to the writer of the site. What this connection has published before must be in the log
+// first.
+bool Session::forward() {
+  Services& services = io_->services();
+  if (last_gate > services.journal.committed()) {
+    io_->park_until_commit(*this);
+    return false;
+  }
+  const bool exec = in_multi;
+  const ForwardRequest request = forward_request(services, *this, parser_.args());
+  if (exec) end_transaction(services, *this);
+  const std::uint64_t number = services.forwarder->submit(request, *io_);
+  io_->expect_answer(number, *this);
+  if (pending_ == nullptr) pending_ = std::make_unique<PendingReplies>();
+  pending_->expect(number, drops_reply());
+  pending_->after_exec = exec;
+  awaits_forwarded = true;
+  ThreadStats::add(io_->stats().commands[command_index(*last_command.load(std::memory_order_relaxed))].calls,
+                   1);
+  ThreadStats::add(io_->stats().commands_processed, 1);
+  return true;
+}
+
+void Session::take_answer(ForwardAnswer& answer) {
+  if (pending_ == nullptr) return;
+  if (answer.db) db.store(*answer.db, std::memory_order_relaxed);
+  pending_->fill(answer.request, std::move(answer.reply));
+  pending_->take([&](std::string_view reply) {
+    output_.replies().append(reply);
+    output_.end_reply(0, io_->now_ms());
+  });
+  awaits_forwarded = !pending_->empty();
+  if (!awaits_forwarded) pending_->after_exec = false;
+}
+
+void Session::resume_if_answered() {
+  io_->flush_later(*this);
+  if (awaits_forwarded || !in_parked) return;
+  io_->unpark(*this);
+  resume();
+}
+
+void Session::fail_waiting(backend::Seq from, backend::Seq to, std::string_view error) {
+  if (peer != nullptr && is_elsewhere(io_->services())) {
+    close("this server is not the writer any more");
+    return;
+  }
+  std::string reply;
+  resp::Writer writer(reply);
+  writer.error(error);
+  if (peer != nullptr) reply = forwarded_error(reply);
+  // What it waited for will never be committed.
+  if (last_gate > from && last_gate <= to) last_gate = from;
+  if (output_.replace_gated(from, to, reply) != 0) flush();
+}
+
+// CLIENT REPLY: whether the reply of the request at hand is not sent.
+bool Session::drops_reply() {
+  const bool drops = reply_mode != ReplyMode::on;
+  if (reply_mode == ReplyMode::skip) reply_mode = ReplyMode::on;
+  if (reply_mode == ReplyMode::skip_next) reply_mode = ReplyMode::skip;
+  return drops;
+}
+
+// This connection is above maxclients, and was let in because it might be another server of the site.
+bool Session::refuse_ordinary_client(resp::Writer& writer) {
+  if (equals_ignoring_case(parser_.args()[0], "isthmus")) return false;
+  io_->services().stats.rejected_connections.fetch_add(1, std::memory_order_relaxed);
+  writer.error("ERR max number of clients reached");
+  close_after_reply = true;
+  after_reply(0);
+  return true;
+}
+
 void Session::after_reply(backend::Seq gate) {
+  if (peer != nullptr && std::exchange(counts_as_client_, false)) {
+    servers_only_ = false;
+    io_->clients().exempt();
+  }
   if (authenticated != parser_authenticated_) {
     parser_authenticated_ = authenticated;
     parser_.set_authenticated(authenticated);
   }
-  if (reply_mode != ReplyMode::on) {
-    output_.drop_reply();
-    if (reply_mode == ReplyMode::skip) reply_mode = ReplyMode::on;
-    if (reply_mode == ReplyMode::skip_next) reply_mode = ReplyMode::skip;
-  }
+  if (drops_reply()) output_.drop_reply();
   const bool waits = gate > io_->services().journal.committed();
   output_.end_reply(waits ? gate : 0, io_->now_ms());
   if (close_after_reply) closing_ = true;
@@ -232,7 +342,7 @@ void Session::flush() {
   show_output();
   if (!output_.empty()) {
     io_->wait_for_commit(*this);
-  } else if (closing_) {
+  } else if (closing_ && !awaits_forwarded) {
     close("asked to");
   }
 }
@@ -243,7 +353,8 @@ void Session::show_output() {
 }
 
 bool Session::can_move() const {
-  return !in_dirty && !in_suspended && !in_gated && !in_unread && !closed() && !closing_ && output_.empty();
+  if (in_dirty || in_suspended || in_gated || in_unread || in_parked || closed() || closing_) return false;
+  return output_.empty() && !awaits_forwarded && peer == nullptr;
 }
 
 void Session::move_to(IoThread& io) {
@@ -251,7 +362,9 @@ void Session::move_to(IoThread& io) {
   thread.store(io.index());
 }
 
+// What another server asked for is answered when it is decided, or never: its clients are told over there.
 void Session::check_commit_timeout(std::int64_t timeout_ms) {
+  if (peer != nullptr) return;
   Services& services = io_->services();
   const std::size_t failed =
       output_.fail_gated(services.journal.committed(), io_->now_ms() - timeout_ms,
@@ -302,7 +415,8 @@ void Session::check_limits() {
     return;
   }
   const std::int64_t timeout_s = services.settings.timeout_s.load(std::memory_order_relaxed);
-  const bool exempt = in_subscribed_mode() || monitors.load(std::memory_order_relaxed);
+  const bool exempt =
+      in_subscribed_mode() || monitors.load(std::memory_order_relaxed) || peer != nullptr || awaits_forwarded;
   if (timeout_s > 0 && !exempt &&
       io_->now_ms() - last_active_ms.load(std::memory_order_relaxed) > timeout_s * 1000) {
     close("idle for longer than timeout");
@@ -318,6 +432,11 @@ void Session::close(std::string_view why) {
     subscriptions_[i].clear();
   }
   forget_watches(io_->services(), *this);
+  if (pending_ != nullptr) {
+    pending_->for_each_expected([this](std::uint64_t number) { io_->forget_answer(number); });
+    pending_.reset();
+    awaits_forwarded = false;
+  }
   ::close(socket_);
   socket_ = -1;
   output_.clear();

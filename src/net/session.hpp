@@ -2,14 +2,18 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 
 #include <sys/types.h>
 
 #include "resp/request_parser.hpp"
+#include "resp/writer.hpp"
 #include "src/command/client.hpp"
 #include "src/net/output.hpp"
+#include "src/net/pending_replies.hpp"
+#include "src/site/forward_queue.hpp"
 
 namespace isthmus {
 
@@ -18,7 +22,8 @@ class IoThread;
 /// Lives on one I/O thread. Owns its socket.
 class Session final : public Client {
  public:
-  Session(IoThread& io, int socket);
+  /// With `servers_only` it is one too many for a client: only another server of the site may use it.
+  Session(IoThread& io, int socket, bool servers_only = false);
   ~Session() override;
 
   /// The socket has something for us, or room.
@@ -29,6 +34,13 @@ class Session final : public Client {
   void deliver(const MessageRef& message);
   /// Sends what may leave.
   void flush();
+  /// What became of a forwarded command. Nothing is evaluated yet: `resume_if_answered` follows.
+  void take_answer(ForwardAnswer& answer);
+  /// Goes on if it has waited for its forwarded commands and none is out any more.
+  void resume_if_answered();
+  /// Replies that wait for a seq in (from, to] get this error instead. If this is not the writer any more,
+  /// a connection of another server is closed: its requests are decided by the log.
+  void fail_waiting(backend::Seq from, backend::Seq to, std::string_view error);
   /// Fails replies that have waited for their commit for too long.
   void check_commit_timeout(std::int64_t timeout_ms);
   /// Closes the connection if its client does not read what waits for it, or is idle for too long.
@@ -40,13 +52,13 @@ class Session final : public Client {
   bool can_move() const;
   /// Belongs to that thread from now on.
   void move_to(IoThread& io);
-  bool has_output() const { return !output_.empty(); }
+  bool has_output() const { return !output_.empty() || awaits_forwarded; }
 
   bool subscribe(ChannelKind kind, std::string_view channel) override;
   bool unsubscribe(ChannelKind kind, std::string_view channel) override;
 
   // Marks of the lists of the I/O thread.
-  bool in_dirty = false, in_suspended = false, in_gated = false, in_unread = false;
+  bool in_dirty = false, in_suspended = false, in_gated = false, in_unread = false, in_parked = false;
 
  private:
   void read();
@@ -55,6 +67,11 @@ class Session final : public Client {
   void process();
   std::size_t evaluate(std::string_view bytes);
   bool must_wait();
+  bool take_request(resp::Writer& writer);
+  bool take_behind_forwarded();
+  bool forward();
+  bool drops_reply();
+  bool refuse_ordinary_client(resp::Writer& writer);
   void after_reply(backend::Seq gate);
   void protocol_error();
   void count_subscriptions();
@@ -71,6 +88,9 @@ class Session final : public Client {
   bool peer_ended_ = false;  // it will send no more: read until its end
   bool closing_ = false;     // nothing more is read; closed when the output is out
   bool parser_authenticated_ = false;
+  bool servers_only_ = false;
+  bool counts_as_client_ = true;
+  std::unique_ptr<PendingReplies> pending_;  // made with the first forwarded command
   std::int64_t over_soft_limit_since_ms_ = 0;
 };
 

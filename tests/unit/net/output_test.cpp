@@ -98,5 +98,22 @@ TEST(Output, DropsAReplyThatIsNotWanted) {
   EXPECT_EQ(send_all(output, 0), "+a\r\n+b\r\n");
 }
 
+TEST(Output, FailsTheRepliesOfARangeOfGatesAndNoOthers) {
+  Output output;
+  reply(output, "+a\r\n", 0);
+  reply(output, "+before\r\n", 5);
+  reply(output, "+lost\r\n", 6);
+  output.push(Message::to_channel("ch", "m"), false);
+  reply(output, "+lost too\r\n", 8);
+  reply(output, "+after\r\n", 9);
+  EXPECT_EQ(output.replace_gated(5, 8, "-CLUSTERDOWN gone\r\n"), 2u);
+  EXPECT_EQ(send_all(output, 4), "+a\r\n");
+  EXPECT_EQ(send_all(output, 5),
+            "+before\r\n-CLUSTERDOWN gone\r\n*3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$1\r\nm\r\n"
+            "-CLUSTERDOWN gone\r\n");
+  EXPECT_EQ(send_all(output, 9), "+after\r\n");
+  EXPECT_TRUE(output.empty());
+}
+
 }  // namespace
 }  // namespace isthmus
