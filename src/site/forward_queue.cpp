@@ -214,7 +214,7 @@ bool ForwardQueue::take_answer(resp::Value& value) {
   entry->state = State::answered;
   entry->lease = items[0].integer;
   entry->seq = static_cast<backend::Seq>(items[1].integer);
-  entry->db = static_cast<std::uint8_t>(items[2].integer);
+  if (items[2].integer >= 0) entry->db = static_cast<std::uint8_t>(items[2].integer);
   entry->reply = std::move(items[3].text);
   if (is_applied(*entry)) {
     finish(number, *entry);

@@ -119,8 +119,8 @@ TEST_F(ForwardQueueTest, ReleasesAnAnswerWhenTheFeedIsThere) {
   submit("c");
   EXPECT_TRUE(answer(100, 3, "+A\r\n"));
   EXPECT_TRUE(answer(100, 4, "+B\r\n", 2));
-  EXPECT_TRUE(answer(100, 0, "-OOM\r\n"));  // depends on nothing
-  EXPECT_THAT(released(), ElementsAre("3 -OOM\r\n@0"));
+  EXPECT_TRUE(answer(100, 0, "-OOM\r\n", -1));  // depends on nothing
+  EXPECT_THAT(released(), ElementsAre("3 -OOM\r\n"));
   queue_.applied(100, 2);
   EXPECT_THAT(released(), IsEmpty());
   queue_.applied(100, 3);
