@@ -25,15 +25,15 @@ constexpr std::size_t kKeptBytes = 4U << 20U;
 
 // Beyond these times a session that is stuck lets go by itself: a backend whose client is gone ends within
 // half a second even while it is at work, and one whose client stopped in the middle of a transaction after
-// three seconds.
+// three seconds. No statement here runs long enough for its compilation to pay.
 constexpr const char* kCommitSettings =
     "SET client_connection_check_interval = '500ms'; SET idle_in_transaction_session_timeout = '3s'; "
-    "SET lock_timeout = '5s'";
+    "SET jit = off; SET lock_timeout = '5s'";
 // Checkpoint and housekeeping need not wait for the disk or a standby: what they rely on came before them
 // into the same write-ahead log, so it survives if they do.
 constexpr const char* kUpkeepSettings =
     "SET client_connection_check_interval = '500ms'; SET idle_in_transaction_session_timeout = '3s'; "
-    "SET lock_timeout = '2s'; SET synchronous_commit = off";
+    "SET jit = off; SET lock_timeout = '2s'; SET synchronous_commit = off";
 
 /// Errors after which the same batch may go in later: of the connection (08), rights and settings that an
 /// operator mends (25, 28, 3D, 3F, 42), conflicts (40), resources (53), locks (55), an operator's
@@ -162,6 +162,8 @@ auto PostgresqlLog::run(std::unique_ptr<PgConnection>& session, const Body& body
     throw AppendError(kind_of(error), description_ + ": " + error.what());
   } catch (const LeaseChanged& error) {
     throw AppendError(AppendError::Kind::rejected, description_ + ": " + error.what());
+  } catch (const AppendError&) {
+    throw;  // our own refusal, before anything was sent
   } catch (...) {
     // Nobody knows in which state it is.
     session.reset();

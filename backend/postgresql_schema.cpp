@@ -85,15 +85,17 @@ void check_capacity(const ServerFacts& facts) {
   }
 }
 
-/// The version of the schema; 0 if there is none.
+/// The version of the schema; 0 if there is none. The catalog is asked by queries: to_regclass() may answer
+/// from a cache that does not know yet what another session has just committed.
 std::int64_t read_version(PgConnection& connection) {
-  if (connection.exec("SELECT to_regclass('isthmus.schema_version') IS NOT NULL").boolean(0, 0)) {
+  const PgResult found = connection.exec(
+      "SELECT count(*), count(c.oid) FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid "
+      "AND c.relname = 'schema_version' WHERE n.nspname = 'isthmus'");
+  if (found.integer(0, 1) > 0) {
     return connection.exec("SELECT max(version) FROM isthmus.schema_version").integer(0, 0);
   }
-  if (connection.exec("SELECT to_regnamespace('isthmus') IS NOT NULL").boolean(0, 0)) {
-    refuse("the database has a schema named isthmus that is not ours: rename it, or name another database");
-  }
-  return 0;
+  if (found.integer(0, 0) == 0) return 0;
+  refuse("the database has a schema named isthmus that is not ours: rename it, or name another database");
 }
 
 /// Brings the schema from `version` to ours, inside a transaction.

@@ -247,8 +247,10 @@ void PostgresCluster::kill() {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   }
+  // Where nobody waits for orphans, the process id in these files looks alive.
   std::error_code ignored;
   fs::remove(data() / "postmaster.pid", ignored);
+  fs::remove(folder_ / (".s.PGSQL." + std::to_string(port_) + ".lock"), ignored);
 }
 
 void PostgresCluster::promote() {
