@@ -21,6 +21,7 @@ KINDS = {
 }
 STOP_SECONDS = 20.0      # SIGTERM or a fast stop may take so long
 RECOVERY_SECONDS = 20.0  # without service for so long is a finding after any fault
+HOPELESS = 3             # faults that service did not come back from: more say nothing new
 PROBE_PAUSE = 0.01
 
 
@@ -126,6 +127,9 @@ class Faults:
             if fault.wait:
                 back = await self.health.all_back(since)
                 self.note(fault, what, back)
+                if sum(seconds is None for _, seconds in self.recoveries) == HOPELESS:
+                    self.say("Service does not come back; the other faults are left out")
+                    break
             else:
                 self.say(f"{fault.number:4} {fault.kind:13}{what}; the next one comes before all is well")
             await asyncio.sleep(fault.gap)

@@ -1,6 +1,6 @@
 """The whole state as a server shows it to a client, and as SQL shows it, in one form that can be compared."""
 
-from clients import Connection
+from clients import Broken, Connection
 
 SCAN_COUNT = 1000
 # isthmus.current has one row for each string and each field.
@@ -9,12 +9,14 @@ CURRENT = ("SELECT db, key, type, field, value, round(extract(epoch FROM expire_
 
 
 async def of_server(world, server):
-    """{key: (type, value or {field: value}, deadline or None)}, all texts."""
+    """{key: (type, value or {field: value}, deadline or None)}, all texts. Raises Broken or Unreachable."""
     connection = Connection(world, server)
     state, cursor = {}, b"0"
     while True:
-        reply = (await connection.command("SCAN", cursor, "COUNT", SCAN_COUNT)).plain()
-        cursor, keys = reply
+        reply = await connection.command("SCAN", cursor, "COUNT", SCAN_COUNT)
+        if reply.is_error():
+            raise Broken
+        cursor, keys = reply.plain()
         if keys:
             await read_keys(connection, keys, state)
         if cursor == b"0":
