@@ -1,9 +1,11 @@
-// The checkpoint in SQLite: what is written comes back, the newer stays, and what is forgotten is gone.
+// The checkpoint in SQL, of every kind: what is written comes back, the newer stays, and what is forgotten is
+// gone.
 #include <string>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/backend/place.hpp"
 #include "tests/backend/support.hpp"
 
 namespace isthmus::backend::test {
@@ -11,6 +13,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
 
 StoredKey string_key(const std::string& name, const std::string& value, Version version,
                      std::uint8_t db = 0) {
@@ -68,15 +71,18 @@ std::vector<std::string> brief_fields(const Recorder& recorder) {
   return lines;
 }
 
-class Checkpoint : public ::testing::Test {
+class Checkpoint : public ::testing::TestWithParam<const char*> {
  protected:
-  void write(const CheckpointChunk& chunk) { open_log(folder_.url())->write_checkpoint(chunk); }
-  Recorder stored() const { return load(folder_.url()); }
+  void write(const CheckpointChunk& chunk) { place_->open()->write_checkpoint(chunk); }
+  Recorder stored() const { return place_->load(); }
 
-  TempFolder folder_;
+  std::unique_ptr<Place> place_ = make_place(GetParam());
 };
 
-TEST_F(Checkpoint, GivesBackEveryColumn) {
+INSTANTIATE_TEST_SUITE_P(Places, Checkpoint, ::testing::ValuesIn(kPlaces),
+                         [](const auto& place) { return std::string(place.param); });
+
+TEST_P(Checkpoint, GivesBackEveryColumn) {
   StoredKey key = string_key(std::string("k\0\xff", 3), std::string("v\0\xfe", 3), 5, 15);
   key.version = 6;
   key.site = 8;
@@ -115,27 +121,30 @@ TEST_F(Checkpoint, GivesBackEveryColumn) {
   EXPECT_EQ(got.fields[1].site, kSite);
 }
 
-TEST_F(Checkpoint, LoadsAKeyBeforeItsFields) {
+TEST_P(Checkpoint, LoadsAKeyBeforeItsFields) {
   write({{hash_key("b", 1), hash_key("a", 1), string_key("ab", "v", 1)},
          {hash_field("b", "g", "1", 1), hash_field("a", "f", "2", 1), hash_field("b", "f", "3", 1)}});
   struct Order : LoadSink {
     void key(const StoredKey& key) override { seen.push_back(key.key); }
-    void field(const StoredField& field) override { seen.push_back(field.key + "." + field.field); }
+    void field(const StoredField& field) override {
+      EXPECT_THAT(seen, ::testing::Contains(field.key));
+      seen.push_back(field.key + "." + field.field);
+    }
     void row(const Row& /*row*/) override {}
     std::vector<std::string> seen;
   } order;
-  open_log(folder_.url())->load(order);
-  EXPECT_THAT(order.seen, ElementsAre("a", "a.f", "ab", "b", "b.f", "b.g"));
+  place_->load_into(order);
+  EXPECT_THAT(order.seen, UnorderedElementsAre("a", "a.f", "ab", "b", "b.f", "b.g"));
 }
 
-TEST_F(Checkpoint, GivesFieldsWithoutAKeyOne) {
+TEST_P(Checkpoint, GivesFieldsWithoutAKeyOne) {
   write({{string_key("m", "v", 1)}, {hash_field("a", "f", "1", 1), hash_field("z", "f", "2", 1)}});
   EXPECT_THAT(brief_keys(stored()),
               ElementsAre("0 a hash  0 0 -@0", "0 m string v 1 1 -@1", "0 z hash  0 0 -@0"));
   EXPECT_THAT(brief_fields(stored()), ElementsAre("a f 1 1", "z f 2 1"));
 }
 
-TEST_F(Checkpoint, KeepsTheNewerValue) {
+TEST_P(Checkpoint, KeepsTheNewerValue) {
   write({{string_key("k", "new", 5)}, {}});
   write({{string_key("k", "old", 4)}, {}});
   EXPECT_THAT(brief_keys(stored()), ElementsAre("0 k string new 5 5 -@5"));
@@ -143,7 +152,7 @@ TEST_F(Checkpoint, KeepsTheNewerValue) {
   EXPECT_THAT(brief_keys(stored()), ElementsAre("0 k string newest 6 6 -@6"));
 }
 
-TEST_F(Checkpoint, LetsTheHigherSiteWinATie) {
+TEST_P(Checkpoint, LetsTheHigherSiteWinATie) {
   StoredKey high = string_key("k", "high", 5);
   high.site = kSite + 1;
   write({{high}, {}});
@@ -151,7 +160,7 @@ TEST_F(Checkpoint, LetsTheHigherSiteWinATie) {
   EXPECT_EQ(stored().keys.at(0).value, "high");
 }
 
-TEST_F(Checkpoint, TakesTheSameVersionAgain) {
+TEST_P(Checkpoint, TakesTheSameVersionAgain) {
   write({{string_key("k", "v", 5)}, {}});
   StoredKey again = string_key("k", "v", 5);
   again.expire_version = 7;
@@ -160,7 +169,7 @@ TEST_F(Checkpoint, TakesTheSameVersionAgain) {
   EXPECT_THAT(brief_keys(stored()), ElementsAre("0 k string v 5 5 70@7"));
 }
 
-TEST_F(Checkpoint, MergesEachRegisterOnItsOwn) {
+TEST_P(Checkpoint, MergesEachRegisterOnItsOwn) {
   StoredKey first = string_key("k", "new", 9);
   first.cut_version = 1;
   first.expire_version = 2;
@@ -174,7 +183,7 @@ TEST_F(Checkpoint, MergesEachRegisterOnItsOwn) {
   EXPECT_THAT(brief_keys(stored()), ElementsAre("0 k string new 9 3 80@8"));
 }
 
-TEST_F(Checkpoint, LetsADeletionReplaceAnOlderString) {
+TEST_P(Checkpoint, LetsADeletionReplaceAnOlderString) {
   write({{string_key("k", "v", 5)}, {}});
   StoredKey gone = deleted_key("k", 6);
   gone.version = 0;
@@ -183,7 +192,7 @@ TEST_F(Checkpoint, LetsADeletionReplaceAnOlderString) {
   EXPECT_THAT(brief_keys(stored()), ElementsAre("0 k none  0 6 -@6"));
 }
 
-TEST_F(Checkpoint, HidesAStringThatIsOlderThanTheDeletion) {
+TEST_P(Checkpoint, HidesAStringThatIsOlderThanTheDeletion) {
   write({{deleted_key("k", 6)}, {}});
   StoredKey late = string_key("k", "late", 7);
   late.version = 5;
@@ -195,13 +204,13 @@ TEST_F(Checkpoint, HidesAStringThatIsOlderThanTheDeletion) {
   EXPECT_EQ(stored().keys.at(1).type, StoredType::none);
 }
 
-TEST_F(Checkpoint, KeepsTheNewerField) {
+TEST_P(Checkpoint, KeepsTheNewerField) {
   write({{hash_key("k", 5)}, {hash_field("k", "f", "new", 5), hash_field("k", "g", "1", 3)}});
   write({{}, {hash_field("k", "f", "old", 4), hash_field("k", "g", "2", 4)}});
   EXPECT_THAT(brief_fields(stored()), ElementsAre("k f new 5", "k g 2 4"));
 }
 
-TEST_F(Checkpoint, HidesFieldsThatADeletionOrAStringSuperseded) {
+TEST_P(Checkpoint, HidesFieldsThatADeletionOrAStringSuperseded) {
   StoredKey cut = hash_key("cut", 8);
   cut.cut_version = 6;
   cut.cut_site = kSite;
@@ -213,7 +222,7 @@ TEST_F(Checkpoint, HidesFieldsThatADeletionOrAStringSuperseded) {
   EXPECT_THAT(brief_fields(stored()), ElementsAre("cut new 2 7"));
 }
 
-TEST_F(Checkpoint, ForgetsAKeyWithItsFields) {
+TEST_P(Checkpoint, ForgetsAKeyWithItsFields) {
   write(
       {{hash_key("k", 5), hash_key("kk", 5)}, {hash_field("k", "f", "1", 5), hash_field("kk", "f", "2", 5)}});
   StoredKey forget;
@@ -224,7 +233,7 @@ TEST_F(Checkpoint, ForgetsAKeyWithItsFields) {
   EXPECT_THAT(brief_fields(stored()), ElementsAre("kk f 2 5"));
 }
 
-TEST_F(Checkpoint, ForgetsAField) {
+TEST_P(Checkpoint, ForgetsAField) {
   write({{hash_key("k", 5)}, {hash_field("k", "f", "1", 5), hash_field("k", "ff", "2", 5)}});
   StoredField forget = hash_field("k", "f", "", 0);
   forget.forget = true;
@@ -232,7 +241,7 @@ TEST_F(Checkpoint, ForgetsAField) {
   EXPECT_THAT(brief_fields(stored()), ElementsAre("k ff 2 5"));
 }
 
-TEST_F(Checkpoint, ReplacesTheFieldsOfAKey) {
+TEST_P(Checkpoint, ReplacesTheFieldsOfAKey) {
   write({{hash_key("k", 5), hash_key("o", 5)}, {hash_field("k", "f", "1", 5), hash_field("o", "f", "1", 5)}});
   StoredKey replaced = hash_key("k", 6);
   replaced.replace_fields = true;
@@ -240,19 +249,38 @@ TEST_F(Checkpoint, ReplacesTheFieldsOfAKey) {
   EXPECT_THAT(brief_fields(stored()), ElementsAre("k g 2 4", "o f 1 5"));
 }
 
-TEST_F(Checkpoint, TakesAnEmptyChunk) {
+TEST_P(Checkpoint, TakesNamesOfAnyLength) {
+  // An index of PostgreSQL takes 2,704 bytes.
+  const std::string longest(300'000, 'k'), other = longest.substr(1) + "x", short_one(1024, 'k');
+  CheckpointChunk chunk;
+  for (const std::string& name : {longest, other, short_one}) {
+    chunk.keys.push_back(hash_key(name, 5));
+    for (const std::string& field : {longest, other, short_one}) {
+      chunk.fields.push_back(hash_field(name, field, "v", 5));
+    }
+  }
+  write(chunk);
+  write(chunk);
+  EXPECT_EQ(stored().keys.size(), 3U);
+  EXPECT_EQ(stored().fields.size(), 9U);
+  chunk.keys[0].forget = true;
+  write(chunk);
+  EXPECT_EQ(place_->count("entry"), 2);
+}
+
+TEST_P(Checkpoint, TakesAnEmptyChunk) {
   write({});
   EXPECT_THAT(stored().keys, IsEmpty());
 }
 
-TEST_F(Checkpoint, ForgetsWhatAFlushDeletes) {
+TEST_P(Checkpoint, ForgetsWhatAFlushDeletes) {
   StoredKey expires_later = string_key("e", "v", 3);
   expires_later.expire_version = 9;
   write({{string_key("a", "v", 3), string_key("b", "v", 9), string_key("a", "v", 3, 1), expires_later,
           hash_key("h", 9), hash_key("old", 2), deleted_key("gone", 4)},
          {hash_field("h", "old", "1", 3), hash_field("h", "new", "2", 9), hash_field("old", "f", "3", 2)}});
   {
-    const auto log = open_log(folder_.url());
+    const auto log = place_->open();
     while (log->forget_flushed(0, 5, kSite)) {
     }
   }
@@ -261,7 +289,7 @@ TEST_F(Checkpoint, ForgetsWhatAFlushDeletes) {
   EXPECT_THAT(brief_fields(stored()), ElementsAre("h new 2 9"));
 }
 
-TEST_F(Checkpoint, ForgetsAFlushedDatabaseInPieces) {
+TEST_P(Checkpoint, ForgetsAFlushedDatabaseInPieces) {
   CheckpointChunk chunk;
   for (int i = 0; i < 5000; ++i) {
     // Every tenth key is newer than the flush and has to be passed by.
@@ -269,16 +297,16 @@ TEST_F(Checkpoint, ForgetsAFlushedDatabaseInPieces) {
     chunk.fields.push_back(hash_field("hash", std::to_string(i), "v", i % 10 == 0 ? 9 : 1));
   }
   write(chunk);
-  const auto log = open_log(folder_.url());
+  const auto log = place_->open();
   int calls = 1;
   while (log->forget_flushed(0, 5, kSite)) ++calls;
   EXPECT_EQ(calls, 6) << "three for the fields and three for the keys";
-  EXPECT_EQ(query_integer(folder_.path(), "SELECT count(*) FROM entry"), 500);
-  EXPECT_EQ(query_integer(folder_.path(), "SELECT count(*) FROM field"), 500);
+  EXPECT_EQ(place_->count("entry"), 500);
+  EXPECT_EQ(place_->count("field"), 500);
   while (log->forget_flushed(0, 10, kSite)) {
   }
-  EXPECT_EQ(query_integer(folder_.path(), "SELECT count(*) FROM entry"), 0) << "another flush starts anew";
-  EXPECT_EQ(query_integer(folder_.path(), "SELECT count(*) FROM field"), 0);
+  EXPECT_EQ(place_->count("entry"), 0) << "another flush starts anew";
+  EXPECT_EQ(place_->count("field"), 0);
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "backend/shared_log.hpp"
+#include "tests/backend/place.hpp"
 #include "tests/backend/support.hpp"
 
 namespace isthmus::backend::test {
@@ -151,31 +153,17 @@ class RandomRows {
   Version floor_ = 0, highest_ = 0;
 };
 
-Model::State state_of_view(const std::string& path) {
-  const Connection connection(path, Connection::Mode::existing);
-  Statement statement = connection.prepare("SELECT db, key, type, field, value, expire_at FROM current");
-  Model::State state;
-  while (statement.step()) {
-    std::optional<std::int64_t> expire_at;
-    if (!statement.is_null(5)) expire_at = statement.integer(5);
-    const auto [_, inserted] =
-        state.insert({{static_cast<int>(statement.integer(0)), std::string(statement.bytes(1)),
-                       std::string(statement.bytes(2)), std::string(statement.bytes(3))},
-                      {std::string(statement.bytes(4)), expire_at}});
-    EXPECT_TRUE(inserted) << "the view shows a value twice";
-  }
-  return state;
-}
-
-Model::State state_of_load(Log& log) {
+Model::State state_of_load(const Place& place) {
   Model model;
-  log.load(model);
+  place.load_into(model);
   return model.visible(now_ms());
 }
 
 /// Writes the checkpoint of `model` in chunks that split keys from their fields, and cuts some of the log.
 void write_checkpoint(Log& log, const Model& model, RandomRows& rows) {
   const CheckpointChunk all = model.checkpoint();
+  // Some of the rows take the lease.
+  if (SharedLog* shared = log.shared()) shared->guard_checkpoint(shared->newest_lease().lease);
   log.write_checkpoint({all.keys, {}});
   log.write_checkpoint({{}, all.fields});
   if (rows.chance(3)) return;  // as if the server died before the end
@@ -183,12 +171,12 @@ void write_checkpoint(Log& log, const Model& model, RandomRows& rows) {
   if (rows.chance(2)) log.cut();
 }
 
-class RandomHistory : public ::testing::TestWithParam<unsigned> {};
+class RandomHistory : public ::testing::TestWithParam<std::tuple<const char*, unsigned>> {};
 
 TEST_P(RandomHistory, IsTheSameInTheViewTheLoadAndTheModel) {
-  const TempFolder folder;
-  const auto log = open_log(folder.url());
-  RandomRows random(GetParam());
+  const std::unique_ptr<Place> place = make_place(std::get<0>(GetParam()));
+  std::unique_ptr<Log> log = place->open();
+  RandomRows random(std::get<1>(GetParam()));
   Model model;
   for (int round = 0; round < 12; ++round) {
     RowBatch batch;
@@ -198,18 +186,26 @@ TEST_P(RandomHistory, IsTheSameInTheViewTheLoadAndTheModel) {
       model.row(made.view());
     }
     log->append(batch);
-    ASSERT_EQ(state_of_view(folder.path()), model.visible(now_ms())) << "round " << round;
-    ASSERT_EQ(state_of_load(*log), model.visible(now_ms())) << "round " << round;
+    ASSERT_EQ(place->current(), model.visible(now_ms())) << "round " << round;
+    if (!log->shared()) log.reset();
+    ASSERT_EQ(state_of_load(*place), model.visible(now_ms())) << "round " << round;
+    if (!log) log = place->open();
     if (!random.chance(3)) continue;
     write_checkpoint(*log, model, random);
     random.raise_floor();
-    ASSERT_EQ(state_of_view(folder.path()), model.visible(now_ms()))
-        << "after a checkpoint in round " << round;
-    ASSERT_EQ(state_of_load(*log), model.visible(now_ms())) << "after a checkpoint in round " << round;
+    ASSERT_EQ(place->current(), model.visible(now_ms())) << "after a checkpoint in round " << round;
+    if (!log->shared()) log.reset();
+    ASSERT_EQ(state_of_load(*place), model.visible(now_ms())) << "after a checkpoint in round " << round;
+    if (!log) log = place->open();
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, RandomHistory, ::testing::Range(1U, 26U));
+INSTANTIATE_TEST_SUITE_P(Seeds, RandomHistory,
+                         ::testing::Combine(::testing::ValuesIn(kPlaces), ::testing::Range(1U, 26U)),
+                         [](const auto& seed) {
+                           return std::string(std::get<0>(seed.param)) +
+                                  std::to_string(std::get<1>(seed.param));
+                         });
 
 }  // namespace
 }  // namespace isthmus::backend::test
