@@ -15,7 +15,7 @@
 namespace isthmus {
 namespace {
 
-constexpr std::string_view kNotWriter = "NOTWRITER This server is not the writer of its site";
+constexpr std::string_view kNotWriter = "NOTWRITER This server cannot write for its site now";
 constexpr std::string_view kMalformed = "ERR Malformed request between servers";
 constexpr std::string_view kOldConnection = "ERR A newer connection of this server is known";
 constexpr std::string_view kUnknownHere =
@@ -122,6 +122,12 @@ void put_answer(resp::Writer& reply, const ForwardedCommand& forwarded, int db, 
   reply.bulk(answer.size() > kReplyLimitBytes ? kReplyTooLarge : answer);
 }
 
+// A writer whose session broke may soon be no writer any more, or have a new session: the sender's clients
+// wait for either, instead of getting an error.
+bool can_write(const Services& services) {
+  return services.site->is_writer() && services.journal.available();
+}
+
 // Whether the sender's client may have read what our feed has not brought yet.
 bool must_wait_for_feed(const Services& services, ForwardingPeer& peer, backend::Position position,
                         std::int64_t now_ms) {
@@ -167,7 +173,7 @@ void hello(Call& call) {
   peer->proxy.address = call.client.address;
   peer->proxy.thread.store(call.client.thread);
   const std::lock_guard lock(peer->requester->mutex);
-  if (!services.site->is_writer()) {
+  if (!can_write(services)) {
     fail(kNotWriter);
     return;
   }
@@ -259,6 +265,7 @@ Outcome evaluate_forwarded(Services& services, Client& connection, std::span<con
   const int protocol = words.number<int>();
   const auto position = words.number<backend::Position>();
   if (!words.ok) return refuse(services, connection, reply, kMalformed);
+  if (!can_write(services)) return refuse(services, connection, reply, kNotWriter);
   if (must_wait_for_feed(services, peer, position, now_ms)) return {.postponed = true};
 
   std::span<const std::string_view> command_args = args.subspan(6);

@@ -376,6 +376,7 @@ void Session::check_commit_timeout(std::int64_t timeout_ms) {
 }
 
 bool Session::over_output_limit() {
+  if (peer != nullptr) return false;
   Settings& settings = io_->services().settings;
   const Settings::OutputLimit& limit = in_subscribed_mode() || monitors.load(std::memory_order_relaxed)
                                            ? settings.pubsub_output

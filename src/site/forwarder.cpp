@@ -173,7 +173,7 @@ void Forwarder::look_after_connection() {
     if (drop || !wanted || (connecting_ && address != address_)) {
       failures_ = 0;
       next_attempt_ms_ = 0;  // somebody else may be reached at once
-      close("another server is the writer");
+      close(wanted ? "another server is the writer" : "this server is the writer");
     } else if ((connecting_ || greeting) && now - opened_ms_ > kHandshakeMs) {
       close("no answer to the handshake");
     }
