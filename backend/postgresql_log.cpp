@@ -218,14 +218,15 @@ LeaseRow PostgresqlLog::newest_lease() {
 
 Seq PostgresqlLog::last_seq(OriginId origin) {
   // What is at or below the checkpoint need not be looked at, and the bound lets the BRIN index leave out
-  // nearly all pages.
+  // nearly all pages; without statistics the planner would rather read the whole log.
   return commit_run([origin](PgConnection& session) {
     const PgResult progress =
         session.exec("SELECT max(seq) FROM isthmus.progress WHERE origin = $1", PgParams().add(origin));
     const std::int64_t covered = progress.integer(0, 0);
-    const PgResult last = session.exec(
-        "SELECT max(seq) FROM isthmus.log WHERE origin = " + std::to_string(origin) + " AND seq > " +
-        std::to_string(covered) + " AND arrived >= (SELECT covered_from FROM isthmus.site)");
+    const PgResult last =
+        session.exec("SET LOCAL enable_seqscan = off; SELECT max(seq) FROM isthmus.log WHERE origin = " +
+                     std::to_string(origin) + " AND seq > " + std::to_string(covered) +
+                     " AND arrived >= (SELECT covered_from FROM isthmus.site)");
     return static_cast<Seq>(std::max(covered, last.integer(0, 0)));
   });
 }
