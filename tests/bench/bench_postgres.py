@@ -66,7 +66,8 @@ def commands(settings, server, words, pipeline, requests, cluster=None, keys=KEY
     """One run of the chosen generator, with the CPU time of the server and, apart, of the database."""
     if settings.command_load:
         more = {"sql_pid": cluster.process.pid} if cluster else {}
-        return own_benchmark(settings, server, pipeline, words, measured_seconds(settings, 4), keys=keys, **more)
+        result = own_benchmark(settings, server, pipeline, words, measured_seconds(settings, 4), keys=keys, **more)
+        return result if cluster else without_sql(result)
     benchmark(settings, server, max(requests // 10, 1000), pipeline, words)
     before, sql_before = server.cpu_seconds(), cluster.cpu_seconds() if cluster else 0
     result = benchmark(settings, server, requests, pipeline, words)
@@ -74,6 +75,11 @@ def commands(settings, server, words, pipeline, requests, cluster=None, keys=KEY
     if cluster:
         result["cpu_sql"] = (cluster.cpu_seconds() - sql_before) * 1e6 / requests
     return result
+
+
+def without_sql(figures):
+    """Of a side that has neither database nor second server."""
+    return {name: value for name, value in figures.items() if name not in ("cpu_sql", "cpu_subscriber")}
 
 
 def fill(server, count):
@@ -116,7 +122,7 @@ def latency_test(settings, kind):
     seconds = measured_seconds(settings, 10)
     if kind == "redis":
         with start(settings, "redis") as server:
-            return pubsub_figures(load(settings, server, publishers=1, subscribers=1, rate=1000, seconds=seconds))
+            return without_sql(pubsub_figures(load(settings, server, publishers=1, subscribers=1, rate=1000, seconds=seconds)))
     with Site(settings, 2) as site:
         return pubsub_figures(two_servers(settings, site, publishers=1, subscribers=1, rate=1000, seconds=seconds))
 
@@ -127,7 +133,7 @@ def stream_test(acknowledge):
         load_options = {"publishers": CLIENTS, "subscribers": 1, "pipeline": 16, "seconds": measured_seconds(settings, 10)}
         if kind == "redis":
             with start(settings, "redis") as server:
-                return pubsub_figures(load(settings, server, **load_options))
+                return without_sql(pubsub_figures(load(settings, server, **load_options)))
         with Site(settings, 2, ["--publish-ack", acknowledge]) as site:
             return pubsub_figures(two_servers(settings, site, **load_options))
     return run

@@ -3,10 +3,12 @@
 import asyncio
 import dataclasses
 import random
+import shutil
 import signal
+import subprocess
 import time
 
-from clients import Broken, Connection, Unreachable, is_ok
+from clients import Broken, Connection, Unreachable, is_ok, resp
 
 # kind: (weight, shortest and longest duration in seconds, what is done)
 KINDS = {
@@ -23,6 +25,16 @@ STOP_SECONDS = 20.0      # SIGTERM or a fast stop may take so long
 RECOVERY_SECONDS = 20.0  # without service for so long is a finding after any fault
 HOPELESS = 3             # faults that service did not come back from: more say nothing new
 PROBE_PAUSE = 0.01
+# What to ask the database when service does not come back.
+DIAGNOSIS = (
+    "SELECT * FROM isthmus.lease",
+    "SELECT * FROM isthmus.server",
+    "SELECT origin, count(*), min(seq), max(seq), min(arrived), max(arrived) FROM isthmus.log GROUP BY origin ORDER BY 5",
+    "SELECT seq, origin, arrived, convert_from(key, 'UTF8'), requester FROM isthmus.log WHERE kind = 'lease' ORDER BY arrived",
+    "SELECT pid, application_name, backend_type, state, wait_event, query_start, left(query, 60) FROM pg_stat_activity "
+    "WHERE application_name LIKE 'isthmus%'",
+    "SELECT slot_name, temporary, active, confirmed_flush_lsn FROM pg_replication_slots",
+)
 
 
 @dataclasses.dataclass
@@ -140,9 +152,32 @@ class Faults:
         if missing:
             self.findings.add("service", f"fault {fault.number} ({fault.kind}): no service at {', '.join(missing)} for "
                                          f"{RECOVERY_SECONDS:.0f} s")
+            self.diagnose(fault.number)
         self.recoveries.append((fault.kind, None if missing else max(back.values())))
         times = ", ".join(f"{name} {'never' if s is None else f'{s:.2f} s'}" for name, s in back.items())
         self.say(f"{fault.number:4} {fault.kind:13}{what}; back: {times}")
+
+    def diagnose(self, number):
+        """Writes down what the servers and the database say while service does not come back."""
+        with open(self.world.servers[0].log.parent / f"diagnosis-{number}.txt", "w", encoding="utf-8") as out:
+            for server in self.world.servers:
+                try:
+                    client = resp.Client(server.port, timeout=2)
+                    reply = client.command("INFO").value.decode(errors="replace")
+                    client.close()
+                except (resp.Closed, resp.Timeout, OSError) as error:
+                    reply = f"{type(error).__name__}: {error}"
+                out.write(f"== INFO of {server.name}\n{reply}\n")
+                if shutil.which("gdb"):
+                    stacks = subprocess.run(["gdb", "-p", str(server.process.pid), "-batch", "-ex", "thread apply all bt 16"],
+                                            capture_output=True, text=True, check=False)
+                    out.write(f"== stacks of {server.name}\n{stacks.stdout}\n")
+            for statement in DIAGNOSIS:
+                try:
+                    rows = self.cluster.sql(statement).replace("\x1f", " | ")
+                except RuntimeError as error:
+                    rows = str(error)
+                out.write(f"== {statement}\n{rows}\n")
 
     async def kill(self, fault):
         server = self.world.servers[fault.server]
