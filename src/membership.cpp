@@ -2,7 +2,8 @@
 
 namespace isthmus {
 
-Membership::Membership(Site& site, Services& services, Checkpointer& checkpointer)
+Membership::Membership(Site& site, Services& services, Checkpointer& checkpointer,
+                       std::function<void()> wake_io)
     : site_(site),
       lease_(site, services.journal, services.keyspace, services.clock, services.config.message_max_age_ms),
       feed_(site, services.keyspace, services.clock, services.pubsub,
@@ -15,12 +16,13 @@ Membership::Membership(Site& site, Services& services, Checkpointer& checkpointe
       inbox_(services) {
   services.site = &site_;
   services.forwarder = &forwarder_;
-  connect_parts(services, checkpointer);
+  forwarder_.on_applied(std::move(wake_io));
+  connect_parts(checkpointer);
 }
 
 Membership::~Membership() { stop(); }
 
-void Membership::connect_parts(Services& /*services*/, Checkpointer& checkpointer) {
+void Membership::connect_parts(Checkpointer& checkpointer) {
   lease_.set_hooks({.rebuild = [this] { return feed_.rebuild(); }});
   feed_.set_hooks({
       .lease =

@@ -1,6 +1,7 @@
 // The parts that a server with a shared log has besides: built together, started and stopped in order.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -18,7 +19,8 @@ namespace isthmus {
 class Membership {
  public:
   /// What it is given outlives it. `services.site` and `services.forwarder` are set by it.
-  Membership(Site& site, Services& services, Checkpointer& checkpointer);
+  /// `wake_io` is called when the feed has gone on: requests may wait for that.
+  Membership(Site& site, Services& services, Checkpointer& checkpointer, std::function<void()> wake_io);
   ~Membership();
 
   /// Reads the state. Throws backend::OpenError.
@@ -32,7 +34,7 @@ class Membership {
   void stop();
 
  private:
-  void connect_parts(Services& services, Checkpointer& checkpointer);
+  void connect_parts(Checkpointer& checkpointer);
 
   Site& site_;
   Lease lease_;

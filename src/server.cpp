@@ -163,7 +163,9 @@ class Server::Parts {
       load(*log_, keyspace_, clock_, checkpointer_);
       return;
     }
-    member_ = std::make_unique<Membership>(*site_, services_, checkpointer_);
+    member_ = std::make_unique<Membership>(*site_, services_, checkpointer_, [this] {
+      for (const auto& thread : threads_) thread->on_feed();
+    });
     member_->load();
   }
 

@@ -16,6 +16,11 @@ using std::chrono::milliseconds;
 // How long one wait for the stream lasts; `interrupt` ends it early.
 constexpr milliseconds kPatience{100};
 constexpr milliseconds kRetry{200};
+// The inbox is looked at when the stream announces a row, a few times until the table shows it; and so often
+// anyway.
+constexpr milliseconds kInboxPeriod{1000};
+constexpr milliseconds kInboxPatience{2};
+constexpr int kInboxTries = 20;
 
 }  // namespace
 
@@ -89,9 +94,8 @@ void FeedReader::run() {
     try {
       if (feed_ == nullptr) begin();
       if (must_rebuild) rebuild_now();
-      if (site_.is_writer() && !was_writer_) take_inbox();
-      was_writer_ = site_.is_writer();
-      feed_->stream(*this, kPatience);
+      feed_->stream(*this, inbox_announced_.empty() ? kPatience : kInboxPatience);
+      if (inbox_due()) take_inbox();
     } catch (const backend::FeedError& error) {
       failed = true;
       if (outage_ != error.what()) {
@@ -123,7 +127,6 @@ bool FeedReader::begin() {
   if (!complete) rebuild_now();
   hooks_.applied(lease_, vector_[lease_]);
   outage_.clear();
-  was_writer_ = false;
   site_.set_feed_healthy(true);
   log_info("The change feed is up again", {{"position", site_.feed_position()}});
   return complete;
@@ -172,18 +175,39 @@ void FeedReader::rebuild_now() {
   site_.set_feed_healthy(true);
 }
 
+// The stream may announce a row before the table shows it: a commit is written, and read by the walsender, a
+// moment before other sessions can see it (with a synchronous standby, a round trip before). Only what the
+// table shows can be deleted, so only that is evaluated.
+bool FeedReader::inbox_due() {
+  if (!site_.is_writer()) {
+    inbox_taken_.clear();
+    inbox_announced_.clear();
+    next_inbox_ = {};
+    return false;
+  }
+  return !inbox_announced_.empty() || std::chrono::steady_clock::now() >= next_inbox_;
+}
+
 void FeedReader::take_inbox() {
-  inbox_taken_.clear();
-  for (const backend::InboxRow& waiting : feed_->read_inbox()) {
-    inbox_taken_.insert(waiting.id);
-    hooks_.inbox(waiting);
+  next_inbox_ = std::chrono::steady_clock::now() + kInboxPeriod;
+  boost::unordered_flat_set<std::int64_t> present;
+  for (const backend::InboxRow& row : feed_->read_inbox()) {
+    present.insert(row.id);
+    inbox_announced_.erase(row.id);
+    if (!inbox_taken_.insert(row.id).second) continue;
+    site_.stats().inbox_rows.fetch_add(1, std::memory_order_relaxed);
+    hooks_.inbox(row);
+  }
+  boost::unordered::erase_if(inbox_taken_, [&](std::int64_t id) { return !present.contains(id); });
+  // What still is not there has been done already, or its commit takes long: then the next look finds it.
+  if (inbox_announced_.empty() || ++inbox_tries_ >= kInboxTries) {
+    inbox_announced_.clear();
+    inbox_tries_ = 0;
   }
 }
 
 void FeedReader::inbox(const backend::InboxRow& row) {
-  if (!was_writer_ || inbox_taken_.erase(row.id) != 0) return;
-  site_.stats().inbox_rows.fetch_add(1, std::memory_order_relaxed);
-  hooks_.inbox(row);
+  if (site_.is_writer() && !inbox_taken_.contains(row.id)) inbox_announced_.insert(row.id);
 }
 
 bool FeedReader::is_repeat(const Row& row) {
@@ -212,10 +236,18 @@ void FeedReader::row(const Row& row) {
   if (row.kind == RowKind::lease) {
     lease_ = row.origin;
     if (row.requester == site_.server()) own_.insert(row.origin);
+    const bool was_writer = site_.is_writer();
     hooks_.lease(row);
+    // What a former lease evaluated and did not commit is to be done again.
+    if (!was_writer && site_.is_writer()) inbox_taken_.clear();
     return;
   }
-  if (own_.contains(row.origin)) return;
+  if (own_.contains(row.origin)) {
+    // Its effects are here already; what may be new is that it answers a request of the time before this
+    // server became the writer, which it has forwarded to itself.
+    if (row.requester == site_.server()) hooks_.answered(row.request, row.reply);
+    return;
+  }
   seen_[row.origin] = row.seq;
   if (backend::is_message(row.kind) && row.group_end && group_.empty()) {
     publish(row);

@@ -65,6 +65,7 @@ class FeedReader final : private backend::FeedSink {
   void read_all(Keyspace& into, backend::Vector& seen);
   void rebuild_now();
   void check_direction(const backend::Vector& in_log);
+  bool inbox_due();
   void take_inbox();
   bool is_repeat(const backend::Row& row);
   void apply_group();
@@ -89,9 +90,10 @@ class FeedReader final : private backend::FeedSink {
   std::vector<std::pair<backend::OriginId, backend::Seq>> before_group_;  // what they changed in the vector
   backend::Vector seen_;  // of others, since the last `reached`
   backend::OriginId lease_ = 0;
-  bool was_writer_ = false;
-  boost::unordered_flat_set<std::int64_t>
-      inbox_taken_;     // read from the table; the stream may bring them again
+  boost::unordered_flat_set<std::int64_t> inbox_announced_;  // by the stream, and not seen in the table yet
+  boost::unordered_flat_set<std::int64_t> inbox_taken_;      // evaluated, and not seen to be gone yet
+  std::chrono::steady_clock::time_point next_inbox_;
+  int inbox_tries_ = 0;
   std::string outage_;  // why the feed is down; empty if it is not
 
   std::mutex mutex_;

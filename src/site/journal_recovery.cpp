@@ -40,7 +40,9 @@ void Journal::begin_lease(Row lease_row) {
   lease_row.seq = 1;
   lease_row.version = clock_.next(wall_clock_ms());
   lease_row.value = value;
+  const std::size_t before = open_.rows.bytes();
   open_.rows.append(lease_row);
+  backlog_bytes_.fetch_add(open_.rows.bytes() - before, std::memory_order_relaxed);
   appended_.store(appended_.load(std::memory_order_relaxed) + 1);
   lease_ = lease_row.origin;
   lease_seq_ = 1;

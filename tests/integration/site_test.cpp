@@ -19,9 +19,19 @@ class Site : public testing::Test {
  protected:
   void SetUp() override {
     ISTHMUS_ONLY();
-    static PostgresCluster shared;
+    static PostgresCluster shared({{"max_replication_slots", "64"}, {"max_wal_senders", "64"}});
     cluster_ = &shared;
     database_ = cluster_->create_database();
+  }
+  // A slot that stays would keep the write-ahead log of the tests to come.
+  void TearDown() override {
+    servers_.clear();
+    if (cluster_ == nullptr) return;
+    EXPECT_TRUE(
+        eventually([&] { return value("SELECT count(*) FROM pg_replication_slots WHERE active") == "0"; }));
+    value(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = "
+        "current_database()");
   }
 
   ServerOptions options() const {
@@ -219,7 +229,7 @@ TEST_F(Site, LosesNoIncrementToWatchOnTwoServers) {
     }
   });
   Client client(writer->port());
-  EXPECT_EQ(show(client.call({"GET", "n"})), quoted(std::to_string(4 * kEach)));
+  EXPECT_EQ(show(client.call({"GET", "n"})), test::quoted(std::to_string(4 * kEach)));
 }
 
 TEST_F(Site, TakesRequestsFromSql) {
@@ -336,7 +346,7 @@ TEST_F(Site, SurvivesTheEndOfEachOfItsSessions) {
     const std::string text = std::to_string(round);
     ASSERT_TRUE(eventually([&] { return show(at_writer.call({"SET", "k", text})) == "OK"; }));
     ASSERT_TRUE(eventually([&] { return show(at_follower.call({"SET", "m", text})) == "OK"; }));
-    EXPECT_EQ(show(at_follower.call({"GET", "m"})), quoted(text));
+    EXPECT_EQ(show(at_follower.call({"GET", "m"})), test::quoted(text));
     ASSERT_TRUE(eventually([&] {
       return at_writer.call({"PUBLISH", "c", text}).type == Value::Type::integer;
     }));
