@@ -37,9 +37,10 @@ TAIL_SECONDS = 12.0
 
 
 class Findings:
-    """What is wrong, by rule."""
+    """What is wrong, by rule. `time_text` shows a time of the caller's clock as the servers' logs do."""
 
-    def __init__(self):
+    def __init__(self, time_text=str):
+        self.time_text = time_text
         self.by_rule = collections.OrderedDict((rule, []) for rule in RULES)
 
     def add(self, rule, text):
@@ -201,6 +202,7 @@ class Doubts:
     def __init__(self):
         self.spans = collections.defaultdict(list)  # server: [begin, end or None]
         self.kills = collections.defaultdict(list)  # server: times
+        self.excused = 0  # deliveries that were missing for a reason
 
     def begin(self, server, now):
         spans = self.spans[server]
@@ -271,8 +273,11 @@ def _judge_missing(findings, stream, subscriber, doubts):
         # What was acknowledged after the connection's end was owed to nobody there.
         if subscriber.ended is not None and acked >= subscriber.ended:
             owed = False
-        if owed and not doubts.excuse(stream, sent, acked, subscriber):
+        if owed and doubts.excuse(stream, sent, acked, subscriber):
+            doubts.excused += 1
+        elif owed:
             missing.append(number)
     if missing:
         findings.add(f"{stream.kind}-all", f"{subscriber.name} lacks {stream.name} {sorted(missing)[:5]} "
-                                           f"({len(missing)} in all; {len(received)} came)")
+                                           f"({len(missing)} in all; {len(received)} came), acknowledged at "
+                                           f"{findings.time_text(stream.acked[min(missing)])}")
