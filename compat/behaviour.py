@@ -287,7 +287,7 @@ def check_server(program, backend, checks):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", default="build/release/isthmus")
-    parser.add_argument("--backend", default="memory:")
+    parser.add_argument("--backend", default="memory:", help=servers.BACKENDS)
     options = parser.parse_args()
     checks = Checks()
     for program in dict.fromkeys(("redis", options.server)):

@@ -5,7 +5,7 @@ import os
 import re
 import time
 
-DIRECTIVES = ("setup", "each", "proto", "events", "differs", "state", "server", "order")
+DIRECTIVES = ("setup", "each", "proto", "events", "differs", "state", "server", "order", "follower")
 ALTERNATIVES = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 STEP_HEAD = re.compile(r"^(?:(\d+)(>|<)\s*)?(.*)$")
 NORMALISER = re.compile(r"^!([a-z]+)(?:\(((?:[^()\\]|\\.|\([^()]*\))*)\))?\s+")
@@ -58,6 +58,7 @@ class Case:
         self.protocols = [int(p) for p in settings.get("proto", "2 3").split()]
         self.events = settings.get("events", "AKE")
         self.differs = settings.get("differs", "").split()
+        self.follower_differs = settings.get("follower", "").split()  # on a server that forwards to another
         self.state = settings.get("state", "on") != "off"
         self.server = settings.get("server", "")
         self.any_order = settings.get("order") == "any"  # of the events

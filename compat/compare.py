@@ -291,20 +291,29 @@ def clip(text, limit=1500):
     return text if len(text) <= limit else text[:limit] + f"… ({len(text)})"
 
 
-def load(only):
+def load(only, backend="memory:"):
     cases = []
     for path in sorted(glob.glob(os.path.join(HERE, "cases", "*.txt"))):
         cases += caselang.read_file(path)
     wanted = [w for w in (only or "").split(",") if w]
+    if backend == servers.FOLLOWER:
+        for case in cases:
+            case.differs = case.differs + case.follower_differs
     if wanted:
         cases = [c for c in cases if any(c.name == w or c.file in (w, w + ".txt") for w in wanted)]
     return cases
 
 
+def names_in(cases):
+    """(differences that cases show on any server, those that only a follower shows)"""
+    everywhere = {name for case in cases for name in case.differs}
+    everywhere |= {step.option("differs") for case in cases for step in case.steps} - {None}
+    return everywhere, {name for case in cases for name in case.follower_differs} - everywhere
+
+
 def check_names(cases, listed):
     """Errors in the use of names: of differences, and of normalisers."""
-    used = {name for case in cases for name in case.differs}
-    used |= {step.option("differs") for case in cases for step in case.steps} - {None}
+    used = set.union(*names_in(cases))
     errors = [f"differences.md has no {name}" for name in sorted(used - set(listed))]
     errors += [f"no case uses the difference {name}" for name in listed if name not in used]
     known = set(normalise.FUNCTIONS) | normalise.OTHERS
@@ -315,20 +324,22 @@ def check_names(cases, listed):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", default="build/release/isthmus", help='path of our server, or "redis"')
-    parser.add_argument("--backend", default="memory:", help="memory: or sqlite: (in a temp folder)")
+    parser.add_argument("--backend", default="memory:", help=servers.BACKENDS)
     parser.add_argument("--only", help="files or cases (file.txt:line), separated by commas")
     parser.add_argument("--proto", type=int, choices=(2, 3), help="only RESP2 or only RESP3")
     parser.add_argument("-v", "--verbose", action="store_true", help="show every failure in full")
     parser.add_argument("--slowest", action="store_true", help="name the cases that took longest")
     options = parser.parse_args()
-    cases = load(options.only)
+    cases = load(options.only, options.backend)
     listed = differences.names()
-    errors = check_names(load(None), listed)
+    everything = load(None)
+    errors = check_names(everything, listed)
     started = time.monotonic()
     comparison = Comparison(options.server, options.backend, verbose=options.verbose)
     comparison.run(cases, [options.proto] if options.proto else [2, 3])
-    if options.server != "redis" and not options.only and not options.proto and options.backend == "memory:":
-        errors += [f"the difference {name} was not seen: take it off the list" for name in listed
+    awaited = dict(zip(("memory:", servers.FOLLOWER), names_in(everything))).get(options.backend, ())
+    if options.server != "redis" and not options.only and not options.proto:
+        errors += [f"the difference {name} was not seen: take it off the list" for name in sorted(awaited)
                    if name not in comparison.seen_differences]
     for error in errors:
         print("FAIL " + error)

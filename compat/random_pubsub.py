@@ -143,7 +143,7 @@ def describe(steps, theirs, mine):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", default="build/release/isthmus")
-    parser.add_argument("--backend", default="memory:")
+    parser.add_argument("--backend", default="memory:", help=servers.BACKENDS)
     parser.add_argument("--seed", type=int, help="the first seed; without it one from the clock")
     parser.add_argument("--seeds", type=int, default=6, help="how many seeds, one after the other")
     parser.add_argument("--steps", type=int, default=1500, help="steps for each seed")

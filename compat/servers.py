@@ -15,11 +15,19 @@ import tempfile
 import threading
 import time
 
+import sites
+
+# Values of --backend beside memory: and sqlite: (which is a file in the folder of the server). What is compared with redis-server is
+# the writer of a site of one server, or the second server of a site, which forwards to the first what changes state.
+POSTGRESQL = "postgresql:"
+FOLLOWER = "postgresql:follower"
+BACKENDS = f"memory:, sqlite: (in a temp folder), {POSTGRESQL} or {FOLLOWER} (a private cluster)"
 READY = b"Ready to accept connections"
+WRITER = b"This server is the writer of its site"
 START_SECONDS = 20
 STOP_SECONDS = 10
 # What a sanitizer or a failed check of ours writes before the end.
-BROKEN_LOG = re.compile(rb"runtime error:|Sanitizer|terminate called|Assertion .* failed")
+BROKEN_LOG = re.compile(r"runtime error:|Sanitizer|terminate called|Assertion .* failed")
 
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -46,7 +54,8 @@ def free_port():
 
 
 class Server:
-    """A running server. `program` is "redis" for Debian's redis-server, else the path of an Isthmus executable."""
+    """A running server. `program` is "redis" for Debian's redis-server, else the path of an Isthmus executable. Of a site of two
+    servers this is the follower, and ends both."""
 
     def __init__(self, program, backend="memory:", password=None, options=()):
         self.program = program
@@ -57,7 +66,12 @@ class Server:
         self.process = None
         self.port = 0
         self.log = []
-        self.start()
+        self.secret = None  # what no log line may show
+        self.writer = None  # the other server of the site
+        if not self.is_redis() and backend in (POSTGRESQL, FOLLOWER):
+            self._start_in_site(follow=backend == FOLLOWER)
+        else:
+            self.start()
 
     def __enter__(self):
         return self
@@ -67,6 +81,24 @@ class Server:
 
     def is_redis(self):
         return self.program == "redis"
+
+    def _start_in_site(self, follow):
+        self.backend, self.secret = sites.new_database()
+        try:
+            if follow:
+                self.writer = Server(self.program, self.backend, self.password, self.options)
+                self.writer.secret = self.secret
+                self.writer.await_log(WRITER)
+            self.start()
+            if not follow:
+                self.await_log(WRITER)
+        except BaseException:
+            self.stop()
+            raise
+
+    def await_log(self, text):
+        if not wait_until(lambda: any(text in line for line in list(self.log)), START_SECONDS):
+            raise StartError(f"{self.program} does not say {text.decode()}:\n{self.log_tail()}")
 
     def _arguments(self):
         if self.is_redis():
@@ -112,14 +144,19 @@ class Server:
         return self.process.poll() is None and any(READY in line for line in self.log)
 
     def alive(self):
-        return self.process is not None and self.process.poll() is None
+        """Whether it runs, and the other one of its site."""
+        return self.process is not None and self.process.poll() is None and (self.writer is None or self.writer.alive())
 
     def log_tail(self, lines=25):
-        return b"".join(self.log[-lines:]).decode(errors="replace")
+        tail = b"".join(self.log[-lines:]).decode(errors="replace")
+        return tail if self.writer is None else f"{tail}the writer:\n{self.writer.log_tail(lines)}"
 
     def complaints(self):
         """Lines of the log that say that the server has a fault of its own."""
-        return [line.decode(errors="replace").rstrip() for line in list(self.log) if BROKEN_LOG.search(line)]
+        lines = [line.decode(errors="replace").rstrip() for line in list(self.log)]
+        found = [line for line in lines if BROKEN_LOG.search(line)]
+        found += [f"the password: {line}" for line in lines if self.secret and self.secret in line]
+        return found if self.writer is None else found + self.writer.complaints()
 
     def stop(self, remove=True):
         """Ends the process and removes its folder. Gives the exit status, or None when it had to be killed."""
@@ -135,6 +172,9 @@ class Server:
             self.follower.join(2)
             self.process.stdout.close()
             self.process = None
+        if self.writer is not None:
+            self.writer.stop()
+            self.writer = None
         if remove:
             shutil.rmtree(self.directory, ignore_errors=True)
         return status

@@ -225,8 +225,9 @@ void note_slow(Call& call, std::int64_t duration_us) {
 }
 
 // A line of MONITOR (https://redis.io/docs/latest/commands/monitor/).
-void show_to_monitors(const Call& call) {
-  const Client& client = call.client;
+void show_to_monitors(Services& services, const Client& client, const Command& command,
+                      std::span<const std::string_view> args) {
+  if (!services.pubsub.has_monitors() || command.has(kSkipMonitor | kAdmin)) return;
   const auto us = std::chrono::duration_cast<std::chrono::microseconds>(
                       std::chrono::system_clock::now().time_since_epoch())
                       .count();
@@ -235,7 +236,7 @@ void show_to_monitors(const Call& call) {
   std::string line = std::to_string(us / 1'000'000) + "." + fraction + " [" +
                      std::to_string(client.db.load()) + " " + client.address + "]";
   constexpr char kHex[] = "0123456789abcdef";
-  for (const std::string_view arg : without_secrets(call.command, call.args)) {
+  for (const std::string_view arg : without_secrets(command, args)) {
     line.append(" \"");
     for (const char c : arg) {
       switch (c) {
@@ -271,7 +272,7 @@ void show_to_monitors(const Call& call) {
     }
     line.push_back('"');
   }
-  call.services.pubsub.publish_to_monitors(line);
+  services.pubsub.publish_to_monitors(line);
 }
 
 }  // namespace
@@ -283,7 +284,7 @@ void run(Call& call) {
   call.command.handler(call);
   const auto end_time = steady_clock::now();
   // Afterwards, so that SELECT shows the new database, and an EXEC its commands before itself.
-  if (call.services.pubsub.has_monitors() && !call.command.has(kSkipMonitor | kAdmin)) show_to_monitors(call);
+  show_to_monitors(call.services, call.client, call.command, call.args);
   const auto elapsed = std::chrono::duration_cast<std::chrono::nanoseconds>(end_time - begin).count();
   ThreadStats& thread = stats.thread(call.client.thread);
   ThreadStats::PerCommand& counters = thread.commands[command_index(call.command)];
@@ -299,6 +300,16 @@ void run(Call& call) {
   const std::int64_t threshold = call.services.settings.slowlog_threshold_us.load(std::memory_order_relaxed);
   if (threshold >= 0 && elapsed >= threshold * 1000 && !call.command.has(kSkipSlowlog))
     note_slow(call, elapsed / 1000);
+}
+
+void show_forwarded_to_monitors(Services& services, const Client& client,
+                                std::span<const std::string_view> args) {
+  std::vector<std::string_view> views;
+  for (const QueuedCommand& queued : client.queue) {
+    views.assign(queued.args.begin(), queued.args.end());
+    show_to_monitors(services, client, *queued.command, views);
+  }
+  show_to_monitors(services, client, *client.last_command.load(std::memory_order_relaxed), args);
 }
 
 void add_shards(const Command& command, std::span<const std::string_view> args, ShardSet& set) {

@@ -29,6 +29,11 @@ Outcome dispatch(Services& services, Client& client, std::span<const std::string
 /// Runs the command's function and counts it; the locks are held. For the dispatcher and EXEC.
 void run(Call& call);
 
+/// Shows the request at hand, which another server evaluates, to the connections in MONITOR; of an EXEC the
+/// queued commands, too.
+void show_forwarded_to_monitors(Services& services, const Client& client,
+                                std::span<const std::string_view> args);
+
 /// Whether a command with effects must be evaluated by another server. Certain only while a shard is locked.
 inline bool is_elsewhere(const Services& services) {
   return services.site != nullptr && !services.site->is_writer();

@@ -16,6 +16,17 @@ void put(Call& call, const Key& target, const KeyCopy& copy) {
   call.notify(kEventNew, "new", target);
 }
 
+// Deletes the source, whose value the target has got, and raises `from` for the one and `to` for the other.
+void take_away(Call& call, const Key& source, std::string_view from, const Key& target, std::string_view to,
+               std::optional<std::int64_t> deadline) {
+  call.del(source);
+  call.notify(kEventGeneric, from, source);
+  // Other servers raise an event at the last row of its key, so the target gets another one, which changes
+  // nothing: else `to` would come before `from` there.
+  if (call.services.site != nullptr) call.expire(target, deadline);
+  call.notify(kEventGeneric, to, target);
+}
+
 // RENAME and RENAMENX. True if the key has the new name now; nothing if an error has been replied.
 std::optional<bool> rename_key(Call& call, bool overwrite) {
   const Key source = call.key(1), target = call.key(2);
@@ -29,9 +40,7 @@ std::optional<bool> rename_key(Call& call, bool overwrite) {
   if (!overwrite && call.find_for_write(target) != nullptr) return false;
   if (!call.fits(copy.effect_bytes(target.name.size()))) return std::nullopt;
   put(call, target, copy);
-  call.del(source);
-  call.notify(kEventGeneric, "rename_from", source);
-  call.notify(kEventGeneric, "rename_to", target);
+  take_away(call, source, "rename_from", target, "rename_to", copy.deadline);
   return true;
 }
 
@@ -108,9 +117,7 @@ void move(Call& call) {
   const KeyCopy value = copy_key(*node);
   if (!call.fits(value.effect_bytes(target.name.size()))) return;
   put(call, target, value);
-  call.del(source);
-  call.notify(kEventGeneric, "move_from", source);
-  call.notify(kEventGeneric, "move_to", target);
+  take_away(call, source, "move_from", target, "move_to", value.deadline);
   call.reply.integer(1);
 }
 

@@ -8,6 +8,8 @@
 
 namespace isthmus {
 
+struct Command;
+
 /// Lets replies leave in the order of requests, whatever the order in which they come. Used by one thread.
 class PendingReplies {
  public:
@@ -15,9 +17,13 @@ class PendingReplies {
   static constexpr std::size_t kMax = 10'000;
 
   /// The next request went out under this number. With `drop` its reply will not be sent (CLIENT REPLY).
-  void expect(std::uint64_t number, bool drop) { replies_.push_back({number, drop, false, {}}); }
+  void expect(std::uint64_t number, bool drop, const Command* command = nullptr) {
+    replies_.push_back({number, command, drop, false, {}});
+  }
   /// The next request has its reply already: it was refused.
-  void add(std::string reply, bool drop) { replies_.push_back({0, drop, true, std::move(reply)}); }
+  void add(std::string reply, bool drop) { replies_.push_back({0, nullptr, drop, true, std::move(reply)}); }
+  /// What expect() was told of a request that has no reply yet; null if there is none of that number.
+  const Command* command(std::uint64_t number) const;
   /// The reply to that request.
   void fill(std::uint64_t number, std::string reply);
   /// Hands the replies that may leave to `send`, in order.
@@ -42,12 +48,20 @@ class PendingReplies {
  private:
   struct Reply {
     std::uint64_t number;
+    const Command* command;
     bool drop;
     bool there;
     std::string bytes;
   };
   std::deque<Reply> replies_;
 };
+
+inline const Command* PendingReplies::command(std::uint64_t number) const {
+  for (const Reply& expected : replies_) {
+    if (!expected.there && expected.number == number) return expected.command;
+  }
+  return nullptr;
+}
 
 inline void PendingReplies::fill(std::uint64_t number, std::string reply) {
   for (Reply& expected : replies_) {

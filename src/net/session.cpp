@@ -228,16 +228,17 @@ bool Session::forward() {
     return false;
   }
   const bool exec = in_multi;
+  const Command& command = *last_command.load(std::memory_order_relaxed);
+  show_forwarded_to_monitors(services, *this, parser_.args());
   const ForwardRequest request = forward_request(services, *this, parser_.args());
   if (exec) end_transaction(services, *this);
   const std::uint64_t number = services.forwarder->submit(request, *io_);
   io_->expect_answer(number, *this);
   if (pending_ == nullptr) pending_ = std::make_unique<PendingReplies>();
-  pending_->expect(number, drops_reply());
+  pending_->expect(number, drops_reply(), &command);
   pending_->after_exec = exec;
   awaits_forwarded = true;
-  ThreadStats::add(io_->stats().commands[command_index(*last_command.load(std::memory_order_relaxed))].calls,
-                   1);
+  ThreadStats::add(io_->stats().commands[command_index(command)].calls, 1);
   ThreadStats::add(io_->stats().commands_processed, 1);
   return true;
 }
@@ -245,6 +246,11 @@ bool Session::forward() {
 void Session::take_answer(ForwardAnswer& answer) {
   if (pending_ == nullptr) return;
   if (answer.db) db.store(*answer.db, std::memory_order_relaxed);
+  const Command* command = pending_->command(answer.request);
+  if (command != nullptr && answer.reply.starts_with('-')) {
+    ThreadStats::add(io_->stats().commands[command_index(*command)].failed, 1);
+    io_->services().stats.count_error(std::string_view(answer.reply).substr(1, answer.reply.find('\r') - 1));
+  }
   pending_->fill(answer.request, std::move(answer.reply));
   pending_->take([&](std::string_view reply) {
     output_.replies().append(reply);

@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include "src/command/command.hpp"
+
 namespace isthmus {
 namespace {
 
@@ -29,6 +31,17 @@ TEST(PendingReplies, HoldsAReplyUntilThoseBeforeItAreThere) {
   pending.fill(4, "+d\r\n");
   EXPECT_EQ(take(pending), "+d\r\n");
   EXPECT_TRUE(pending.empty());
+}
+
+TEST(PendingReplies, KnowsTheCommandOfAReplyThatIsNotThere) {
+  PendingReplies pending;
+  const Command* const some = find_command("set");
+  pending.expect(1, false, some);
+  pending.add("-refused\r\n", false);
+  EXPECT_EQ(pending.command(1), some);
+  EXPECT_EQ(pending.command(2), nullptr);
+  pending.fill(1, "+a\r\n");
+  EXPECT_EQ(pending.command(1), nullptr);
 }
 
 TEST(PendingReplies, LeavesOutWhatIsNotToBeReplied) {
