@@ -25,6 +25,8 @@ constexpr std::uint32_t kMaxThreads = 64;  // far beyond what one shared keyspac
 constexpr std::uint32_t kMaxDefaultThreads =
     8;  // more I/O threads rarely pay, and the machine has other work
 constexpr std::int64_t kMaxCommitTimeoutMs = 3'600'000;
+// A server that was away for a moment must find in the log what it missed, or it reads all state anew.
+constexpr std::int64_t kMinLogRetentionS = 10;
 constexpr std::uint64_t kMinBulkBytes = 1 << 20;  // Redis's lower bound for proto-max-bulk-len
 
 // What is wrong, without the place. Never holds a value that may be a secret.
@@ -118,6 +120,12 @@ void set_advertise(Config& config, const std::string& text) {
 
 void set_message_max_age(Config& config, const std::string& text) {
   config.message_max_age_ms = duration_ms(text, 1, 1, kMaxCommitTimeoutMs, "10000 or 500ms or 10s");
+}
+
+void set_log_retention(Config& config, const std::string& text) {
+  constexpr std::int64_t kHighestMs = 1000LL * std::numeric_limits<std::int32_t>::max();
+  config.log_retention_s = static_cast<std::uint32_t>(
+      duration_ms(text, 1000, 1000 * kMinLogRetentionS, kHighestMs, "600 or 600s or 10m") / 1000);
 }
 
 void set_publish_ack(Config& config, const std::string& text) {
@@ -219,7 +227,7 @@ std::vector<OptionSpec> site_options() {
        set_message_max_age},
       {"publish-ack", "WHEN", group, "PUBLISH is answered at commit or at accept [commit]", set_publish_ack},
       {"log-retention", "TIME", group, "rows stay in the log for so long, at least [600s]",
-       whole_seconds(&Config::log_retention_s)},
+       set_log_retention},
   };
 }
 

@@ -16,6 +16,7 @@
 #include "src/command/call.hpp"
 #include "src/config_values.hpp"
 #include "src/observe/logging.hpp"
+#include "src/site/site.hpp"
 
 namespace isthmus {
 namespace {
@@ -257,6 +258,16 @@ void add_facts_of_this_process(std::vector<Parameter>& all) {
   config_text("appendfsync", [](const Services& s) { return s.journal.durable() ? "always" : "no"; });
   config_text(
       "backend", [](const Services& s) { return s.log.description(); }, true);
+  config_text(
+      "advertise",
+      [](const Services& s) { return s.site != nullptr ? s.site->address() : s.config.advertise; }, true);
+  config_text(
+      "message-max-age", [](const Services& s) { return std::to_string(s.config.message_max_age_ms); }, true);
+  config_text(
+      "publish-ack", [](const Services& s) { return s.config.publish_ack_accept ? "accept" : "commit"; },
+      true);
+  config_text(
+      "log-retention", [](const Services& s) { return std::to_string(s.config.log_retention_s); }, true);
 }
 
 // In Redis's words, what this server always does or never does.

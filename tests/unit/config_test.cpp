@@ -84,6 +84,10 @@ TEST_F(ConfigTest, HasRedisDefaults) {
   EXPECT_EQ(config.client_output_buffer_limits, OutputBufferLimits{});
   EXPECT_EQ(config.slowlog_log_slower_than_us, 10'000);
   EXPECT_EQ(config.slowlog_max_len, 128U);
+  EXPECT_EQ(config.advertise, "");
+  EXPECT_EQ(config.message_max_age_ms, 10'000);
+  EXPECT_FALSE(config.publish_ack_accept);
+  EXPECT_EQ(config.log_retention_s, 600U);
   EXPECT_EQ(config.log.level, LogLevel::info);
   EXPECT_EQ(config.log.format, LogFormat::text);
   EXPECT_EQ(config.log.file, "");
@@ -151,6 +155,34 @@ TEST_F(ConfigTest, ReadsEveryFlag) {
   EXPECT_EQ(config.log.level, LogLevel::trace);
   EXPECT_EQ(config.log.format, LogFormat::json);
   EXPECT_EQ(config.log.file, "a b.log");
+}
+
+TEST_F(ConfigTest, ReadsWhatSeveralServersNeed) {
+  const Config config = accepted({"--advertise", "[fd00::7]:6380", "--message-max-age", "500ms",
+                                  "--publish-ack", "accept", "--log-retention", "10m"});
+  EXPECT_EQ(config.advertise, "[fd00::7]:6380");
+  EXPECT_EQ(config.message_max_age_ms, 500);
+  EXPECT_TRUE(config.publish_ack_accept);
+  EXPECT_EQ(config.log_retention_s, 600U);
+  EXPECT_FALSE(accepted({"--publish-ack", "commit"}).publish_ack_accept);
+  EXPECT_EQ(accepted({"--log-retention", "10"}).log_retention_s, 10U);
+  environment_ = {{"ISTHMUS_ADVERTISE", "db.example.org:6379"}};
+  EXPECT_EQ(accepted({}).advertise, "db.example.org:6379");
+}
+
+TEST_F(ConfigTest, TakesEveryFormOfAPostgresqlConnectionString) {
+  for (const char* const url :
+       {"postgresql://isthmus@db.example.org/app",
+        "postgres://isthmus:hush@a:5432,b:5433/app?sslmode=require", "postgresql:///app?host=/run/postgresql",
+        "host=db.example.org dbname=app password=hush", "service=isthmus"}) {
+    EXPECT_EQ(accepted({"--backend", url}).backend, url);
+  }
+}
+
+TEST_F(ConfigTest, SaysHowLongTheLogIsKeptAtLeast) {
+  EXPECT_THAT(
+      refused({"--log-retention", "9s"}),
+      HasSubstr("--log-retention: '9s' is not a duration such as 600 or 600s or 10m, from 10000 to "));
 }
 
 TEST_F(ConfigTest, OutputBufferLimitIsAlsoOneQuotedWord) {
@@ -224,6 +256,20 @@ TEST_F(ConfigTest, RefusesBadValues) {
                                                        {"--backend", "sqlite:"},
                                                        {"--backend", "sqlite"},
                                                        {"--backend", "memory:x"},
+                                                       {"--backend", "redis://host/0?db=1"},
+                                                       {"--advertise", "6379"},
+                                                       {"--advertise", ":6379"},
+                                                       {"--advertise", "host:0"},
+                                                       {"--advertise", "host:x"},
+                                                       {"--advertise", ""},
+                                                       {"--message-max-age", "0"},
+                                                       {"--message-max-age", "1x"},
+                                                       {"--publish-ack", "now"},
+                                                       {"--publish-ack", ""},
+                                                       {"--log-retention", "0"},
+                                                       {"--log-retention", "9s"},
+                                                       {"--log-retention", "9999ms"},
+                                                       {"--log-retention", "x"},
                                                        {"--notify-keyspace-events", "AKQ"},
                                                        {"--requirepass", ""},
                                                        {"--client-output-buffer-limit", "pubsub", "1", "2"}};
@@ -278,7 +324,22 @@ TEST_F(ConfigTest, NeverPrintsASecret) {
   EXPECT_THAT(refused({"--requirepass", "hush", "hush"}), Not(HasSubstr("hush")));
   EXPECT_THAT(refused({"--requirepas=hush"}), Not(HasSubstr("hush")));
   EXPECT_THAT(refused({"--requirepass", "hush", "--port", "x"}), Not(HasSubstr("hush")));
-  EXPECT_THAT(refused({"--backend", "postgres://user:hush@host/db"}), Not(HasSubstr("hush")));
+  for (const char* const url : {"postgresql://user:hush@host/db", "host=host user=user password=hush"}) {
+    EXPECT_THAT(refused({"--backend", url, "--port", "x"}), Not(HasSubstr("hush")));
+    EXPECT_THAT(refused({"--backend", url, url}), Not(HasSubstr("hush")));
+    EXPECT_THAT(refused({"--backen", url}), Not(HasSubstr("hush")));
+    EXPECT_THAT(refused({std::string("--backen=") + url}), Not(HasSubstr("hush")));
+    EXPECT_THAT(refused({"--advertise", url}), Not(HasSubstr("hush")));
+    EXPECT_THAT(refused({"--publish-ack", url}), Not(HasSubstr("hush")));
+    EXPECT_THAT(refused({"--config", write_file("c", std::string("backend = ") + url + "\nport = x\n")}),
+                Not(HasSubstr("hush")));
+    EXPECT_THAT(refused({"--config", write_file("c", std::string("backend = \"") + url + "\" hush\n")}),
+                Not(HasSubstr("hush")));
+  }
+  EXPECT_THAT(refused({"--backend", "postgresq://user:hush@host/db"}), Not(HasSubstr("hush")));
+  EXPECT_THAT(refused({"--backend", "redis://user:hush@host/db?a=b"}), Not(HasSubstr("hush")));
+  // Without quotes the shell makes a word of each.
+  EXPECT_THAT(refused({"--backend", "host=host", "password=hush"}), Not(HasSubstr("hush")));
   EXPECT_THAT(refused({"--config", write_file("c", "requirepass = \"hush\" hush\n")}),
               Not(HasSubstr("hush")));
 }
