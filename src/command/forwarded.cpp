@@ -221,6 +221,8 @@ KeyFingerprint fingerprint(Keyspace& keyspace, const Key& key, std::int64_t now_
 
 bool can_be_forwarded(const Command& command) {
   if (command.has(kWrite | kReadonly)) return true;
+  // COMMAND and its subcommands say the same on every server of a version.
+  if (command.name == "command" || command.name.starts_with("command|")) return true;
   constexpr std::array<std::string_view, 7> kHarmless{"echo",     "ping", "publish", "select",
                                                       "spublish", "time", "unwatch"};
   return std::find(kHarmless.begin(), kHarmless.end(), command.name) != kHarmless.end();
