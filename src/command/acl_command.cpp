@@ -48,6 +48,7 @@ void cat(Call& call) {
   }
   std::vector<std::string_view> names;
   for (std::size_t i = 0; i < command_count(); ++i) {
+    if (command_at(i).has(kInternal)) continue;
     const auto own = category_names(command_at(i));
     if (std::find(own.begin(), own.end(), wanted) != own.end()) names.push_back(command_at(i).name);
   }

@@ -175,6 +175,7 @@ void list(Call& call) {
   std::vector<std::string_view> names;
   for (std::size_t i = 0; i < command_count() && filter != Filter::nothing; ++i) {
     const Command& command = command_at(i);
+    if (command.has(kInternal)) continue;
     if (filter == Filter::category) {
       const auto categories = category_names(command);
       if (std::find(categories.begin(), categories.end(), lower(argument)) == categories.end()) continue;
