@@ -58,7 +58,8 @@ class Cursor {
   }
   void bytes(std::string_view value) {
     number(static_cast<std::uint32_t>(value.size()));
-    std::memcpy(at_, value.data(), value.size());
+    // An empty view may point nowhere, which memcpy does not take.
+    if (!value.empty()) std::memcpy(at_, value.data(), value.size());
     at_ += value.size();
   }
   void bytes_or_null(bool present, std::string_view value) {

@@ -93,7 +93,7 @@ class PostgresqlFeed final : public Feed {
   PostgresqlFeed(const PostgresqlFeed&) = delete;
   PostgresqlFeed& operator=(const PostgresqlFeed&) = delete;
 
-  Position begin() override;
+  Position begin(FeedScope scope) override;
   void read_state(LoadSink& sink) override {
     guarded([&] { reads().read_state(sink); });
   }
@@ -102,6 +102,9 @@ class PostgresqlFeed final : public Feed {
   }
   Vector last_seqs() override {
     return guarded([&] { return reads().last_seqs(); });
+  }
+  LeaseRow newest_lease() override {
+    return guarded([&] { return reads().newest_lease(); });
   }
   std::vector<InboxRow> read_inbox() override {
     return guarded([&] { return reads().read_inbox(); });
@@ -152,6 +155,7 @@ class PostgresqlFeed final : public Feed {
   const std::string conninfo_;
   const std::string anchor_;  // the permanent slot
   const int wake_;            // an eventfd: somebody interrupts
+  std::string publication_;
   std::optional<PgConnection> tables_, replication_;
   std::optional<FeedReads> reads_;
   std::string slot_;  // the temporary copy, which lives as long as replication_
@@ -179,9 +183,10 @@ void PostgresqlFeed::close() {
 // moment (or, under synchronous replication, until the standby has it) it may be in no snapshot yet. `settle`
 // waits for that. The stream itself begins with the first `stream`: until then the server waits in its
 // command loop, where no timeout of a walsender runs.
-Position PostgresqlFeed::begin() {
-  return guarded([this] {
+Position PostgresqlFeed::begin(FeedScope scope) {
+  return guarded([&] {
     close();
+    publication_ = scope == FeedScope::everything ? kPublication : kWriterPublication;
     PgConnectOptions options;
     options.application_name = "isthmus feed";
     replication_.emplace(conninfo_, [&] {
@@ -325,7 +330,7 @@ void PostgresqlFeed::settle() {
 void PostgresqlFeed::start_stream() {
   if (!replication_) throw FeedError("the feed has not begun");
   replication_->send("START_REPLICATION SLOT \"" + slot_ +
-                     "\" LOGICAL 0/0 (proto_version '1', publication_names '" + kPublication +
+                     "\" LOGICAL 0/0 (proto_version '1', publication_names '" + publication_ +
                      "', binary 'true')");
   const Clock::time_point deadline = Clock::now() + kStartPatience;
   while (PQisBusy(replication_->handle()) != 0) {

@@ -90,10 +90,17 @@ FeedReads::FeedReads(PgConnection& connection) : connection_(connection) { conne
 
 void FeedReads::begin_snapshot() {
   connection_.exec("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+  read_lease();
   read_progress();
 }
 
 void FeedReads::end_snapshot() { connection_.exec("COMMIT"); }
+
+void FeedReads::read_lease() {
+  const PgResult row = connection_.exec("SELECT id, server, address FROM isthmus.lease");
+  newest_lease_ = {};
+  if (row.rows() == 1) newest_lease_ = {row.integer(0, 0), row.integer(0, 1), row.string(0, 2)};
+}
 
 void FeedReads::read_progress() {
   progress_.clear();

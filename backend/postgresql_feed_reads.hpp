@@ -18,10 +18,11 @@ class FeedReads {
  public:
   explicit FeedReads(PgConnection& connection);
 
-  /// As Feed::read_state, read_missing, last_seqs and read_inbox.
+  /// As Feed::read_state, read_missing, last_seqs, newest_lease and read_inbox.
   void read_state(LoadSink& sink);
   bool read_missing(const Vector& known, FeedSink& sink);
   const Vector& last_seqs() const { return last_seqs_; }
+  const LeaseRow& newest_lease() const { return newest_lease_; }
   std::vector<InboxRow> read_inbox();
 
  private:
@@ -38,6 +39,7 @@ class FeedReads {
 
   void begin_snapshot();
   void end_snapshot();
+  void read_lease();
   void read_progress();
   void read_keys(LoadSink& sink);
   void read_fields(LoadSink& sink);
@@ -50,6 +52,7 @@ class FeedReads {
   std::map<OriginId, Progress> progress_;
   std::string covered_from_;  // a timestamptz as text: what arrived before is in the checkpoint
   Vector last_seqs_;
+  LeaseRow newest_lease_;
 };
 
 }  // namespace isthmus::backend

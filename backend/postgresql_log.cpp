@@ -70,6 +70,7 @@ class PostgresqlLog final : public SharedLog {
   bool connected() const override { return commit_ != nullptr; }
   void disconnect() override { commit_.reset(); }
   bool try_lock() override;
+  void end_holder() override;
   LeaseRow newest_lease() override;
   Seq last_seq(OriginId origin) override;
   void beat(OriginId lease) override;
@@ -206,6 +207,18 @@ bool PostgresqlLog::try_lock() {
     return session.exec("SELECT pg_try_advisory_lock(" + std::to_string(kLeaseLock) + ")").boolean(0, 0);
   });
   return locked_;
+}
+
+void PostgresqlLog::end_holder() {
+  const std::string key = std::to_string(kLeaseLock);
+  commit_run([&](PgConnection& session) {
+    session.exec(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND "
+        "pid <> pg_backend_pid() AND classid::bigint = (" +
+        key + "::bigint >> 32) AND objid::bigint = (" + key +
+        "::bigint & 4294967295) AND objsubid = 1 AND database = (SELECT oid FROM pg_database WHERE datname = "
+        "current_database())");
+  });
 }
 
 LeaseRow PostgresqlLog::newest_lease() {

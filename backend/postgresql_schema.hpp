@@ -16,6 +16,8 @@ inline constexpr std::int64_t kPostgresqlSchemaVersion = 1;
 
 /// What the feed reads. Created once, before any slot, and never dropped: see ARCHITECTURE.md.
 inline constexpr const char* kPublication = "isthmus_feed";
+/// What the feed of the writer reads (FeedScope::others).
+inline constexpr const char* kWriterPublication = "isthmus_feed_of_writer";
 
 /// Advisory locks are numbers that all of a database share: "Isthmus" in ASCII, and a last byte of ours.
 inline constexpr std::int64_t kLeaseLock = 0x49737468'6d757301;

@@ -53,7 +53,8 @@ COMMENT ON COLUMN isthmus.log.site IS 'The site where it happened';
 COMMENT ON COLUMN isthmus.log.origin IS 'Who numbered it: a lease, or a server process for messages';
 COMMENT ON COLUMN isthmus.log.seq IS '1, 2, 3 ... within its origin';
 COMMENT ON COLUMN isthmus.log.version IS
-'Milliseconds since 1970, times 65536, plus a counter; the highest one wins';
+'Milliseconds since 1970, times 65536, plus a counter; the highest one wins. 0: a message of a server that was not
+the writer';
 COMMENT ON COLUMN isthmus.log.kind IS 'set update hset hcreate hdel del expire flush publish spublish lease';
 COMMENT ON COLUMN isthmus.log.group_end IS 'The last row of one command or one EXEC';
 COMMENT ON COLUMN isthmus.log.key IS 'Of a message: the channel. Of a lease: where its holder listens';
@@ -166,10 +167,10 @@ constexpr const char* kPublicationSql = R"sql(
 DO $$
 BEGIN
   IF EXISTS (SELECT FROM pg_publication WHERE pubname = '@publication@') THEN
-    ALTER PUBLICATION @publication@ SET TABLE isthmus.log, isthmus.inbox;
+    ALTER PUBLICATION @publication@ SET TABLE isthmus.log @filter@, isthmus.inbox;
     ALTER PUBLICATION @publication@ SET (publish = 'insert', publish_via_partition_root = true);
   ELSE
-    CREATE PUBLICATION @publication@ FOR TABLE isthmus.log, isthmus.inbox
+    CREATE PUBLICATION @publication@ FOR TABLE isthmus.log @filter@, isthmus.inbox
       WITH (publish = 'insert', publish_via_partition_root = true);
   END IF;
 END $$;
@@ -364,16 +365,23 @@ std::string function_sql(const SqlFunction& function, const std::string& type) {
          " IS '" + comment + "';\nREVOKE ALL ON " + name_of + " FROM PUBLIC;\n";
 }
 
+std::string publication_sql(std::string_view name, std::string_view filter_of_log) {
+  std::string sql = kPublicationSql;
+  replace_all(sql, "@publication@", name);
+  replace_all(sql, "@filter@", filter_of_log);
+  return sql;
+}
+
 }  // namespace
 
 std::string postgresql_tables_sql() {
-  std::string sql = std::string(kTables) + kPublicationSql;
+  std::string sql = std::string(kTables) + publication_sql(kPublication, "") +
+                    publication_sql(kWriterPublication, "WHERE (version = 0 OR kind = 'lease')");
   replace_all(sql, "@site@", std::to_string(random_id()));
   replace_all(sql, "@checkpoint_storage@", kCheckpointStorage);
   replace_all(sql, "@small_storage@", kSmallStorage);
   replace_all(sql, "@key@", index_part("key"));
   replace_all(sql, "@field@", index_part("field"));
-  replace_all(sql, "@publication@", kPublication);
   return sql;
 }
 

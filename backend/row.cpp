@@ -78,11 +78,19 @@ void RowBatch::answer(OriginId requester, std::uint64_t request, std::string_vie
   more.reply = reply;
 }
 
-Seq RowBatch::number_messages(OriginId origin, Seq last) {
+Seq RowBatch::number_messages(OriginId origin, Seq last, Version version) {
   for (Packed& packed : rows_) {
-    if (packed.origin == origin && packed.seq == 0 && is_message(packed.kind)) packed.seq = ++last;
+    if (packed.origin != origin || packed.seq != 0 || !is_message(packed.kind)) continue;
+    packed.seq = ++last;
+    packed.version = version;
   }
   return last;
+}
+
+void RowBatch::clear_message_versions(OriginId origin) {
+  for (Packed& packed : rows_) {
+    if (packed.origin == origin) packed.version = 0;
+  }
 }
 
 void RowBatch::keep_if(const std::function<bool(const Row&)>& keep) {

@@ -77,8 +77,11 @@ class RowBatch {
   void add_event(std::size_t index, std::string_view event);
   /// The last row answers this forwarded request. The batch must not be empty.
   void answer(OriginId requester, std::uint64_t request, std::string_view reply);
-  /// Gives the messages of `origin` that have no seq yet the next ones behind `last`; returns the last one.
-  Seq number_messages(OriginId origin, Seq last);
+  /// Gives the messages of `origin` that have no seq yet the next ones behind `last`, and that version;
+  /// returns the last one.
+  Seq number_messages(OriginId origin, Seq last, Version version);
+  /// Takes the versions of the messages of `origin` away.
+  void clear_message_versions(OriginId origin);
   /// Keeps the rows for which `keep` says so. A group that loses its last row ends with the one before.
   void keep_if(const std::function<bool(const Row&)>& keep);
   bool empty() const { return rows_.empty(); }

@@ -23,6 +23,13 @@ namespace isthmus::backend {
 /// A place in the database's write-ahead log (PostgreSQL's LSN): grows with every commit.
 using Position = std::uint64_t;
 
+/// The newest row of kind `lease` in the log.
+struct LeaseRow {
+  OriginId lease = 0;   ///< 0: there is none
+  OriginId server = 0;  ///< who took it
+  std::string address;  ///< host:port where it takes forwarded commands
+};
+
 /// What a client of SQL wants done: one row of the table `inbox`. The names of `op` are those of the SQL
 /// functions: set, hset, del, hdel, expire, publish.
 struct InboxRow {
@@ -51,6 +58,14 @@ struct FeedError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// What a feed shows of the log.
+enum class FeedScope : std::uint8_t {
+  everything,
+  /// What the writer needs: leases, and messages without a version, which are those of other servers. Its own
+  /// rows would cost PostgreSQL and it a system call each, for nothing.
+  others,
+};
+
 /// The stream of everything that is committed to the site's log, by anybody. Used by one thread, except
 /// `interrupt`. It sees each row that was committed after `begin` returned; rows from before are read from
 /// the tables with one of the two reads below, after `begin`; the overlap is the caller's to drop, by its
@@ -61,7 +76,7 @@ class Feed {
   /// Connects, makes a temporary copy of the site's permanent slot (and that slot itself if it is missing).
   /// Takes milliseconds, however many transactions are open in the cluster, once the permanent slot is there.
   /// Returns the position from which the stream will speak.
-  virtual Position begin() = 0;
+  virtual Position begin(FeedScope scope = FeedScope::everything) = 0;
   /// Reads the checkpoint, its vector, and the log behind it, in one snapshot. Values of message rows are
   /// left out (empty): only their seq matters.
   virtual void read_state(LoadSink& sink) = 0;
@@ -71,6 +86,8 @@ class Feed {
   /// The highest seq of each origin that the database knows of (log and checkpoint), in the snapshot of the
   /// last read. For finding out that a database went back in time.
   virtual Vector last_seqs() = 0;
+  /// The newest lease row, in the snapshot of the last read: the row itself may have been cut from the log.
+  virtual LeaseRow newest_lease() = 0;
   /// All rows of the inbox, in the order of their ids.
   virtual std::vector<InboxRow> read_inbox() = 0;
   /// Waits up to `patience` for something to come, and hands out all that is there. Answers keep-alives and
@@ -78,13 +95,6 @@ class Feed {
   virtual void stream(FeedSink& sink, std::chrono::milliseconds patience) = 0;
   /// Makes a `stream` that waits, or the next one, return early. Any thread.
   virtual void interrupt() = 0;
-};
-
-/// The newest row of kind `lease` in the log.
-struct LeaseRow {
-  OriginId lease = 0;   ///< 0: there is none
-  OriginId server = 0;  ///< who took it
-  std::string address;  ///< host:port where it takes forwarded commands
 };
 
 /// A server of the site, as it registered itself.
@@ -121,6 +131,8 @@ class SharedLog : public Log {
   /// Tries to take the site's lock for this session, without waiting; true if this session has it now. Throws
   /// AppendError.
   virtual bool try_lock() = 0;
+  /// Ends the session of whoever holds the site's lock, if that is another one. Throws AppendError.
+  virtual void end_holder() = 0;
   /// The newest lease row in the log, and the highest seq of an origin in the log or the checkpoint (0:
   /// none). Taken after `try_lock` gave true, the answers are final. Throw AppendError.
   virtual LeaseRow newest_lease() = 0;

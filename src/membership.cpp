@@ -23,7 +23,13 @@ Membership::Membership(Site& site, Services& services, Checkpointer& checkpointe
 Membership::~Membership() { stop(); }
 
 void Membership::connect_parts(Checkpointer& checkpointer) {
-  lease_.set_hooks({.rebuild = [this] { return feed_.rebuild(); }});
+  lease_.set_hooks({
+      .rebuild = [this] { return feed_.rebuild(); },
+      .compare = [this](
+                     bool old_only,
+                     const std::function<void()>& meanwhile) { return feed_.compare(old_only, meanwhile); },
+      .writer_reachable = [this] { return forwarder_.connected(); },
+  });
   feed_.set_hooks({
       .lease =
           [this](const backend::Row& row) {
@@ -38,8 +44,20 @@ void Membership::connect_parts(Checkpointer& checkpointer) {
           [this, &checkpointer](const backend::Vector& seen) {
             if (site_.is_writer()) checkpointer.note_seen(seen);
           },
-      .log_went_back = [this] { lease_.log_went_back(); },
+      .log_went_back = [this](bool another_writes) { lease_.log_went_back(another_writes); },
   });
+}
+
+void Membership::add_hooks(Journal::Hooks& hooks) {
+  hooks.wants_own_answers = [this] { return forwarder_.outstanding() != 0; };
+  hooks.own_rows = [this](const backend::RowBatch& rows, const Journal::LeaseStamp& last) {
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const backend::Row row = rows[i];
+      const bool answers = row.requester == site_.server() && row.kind != backend::RowKind::lease;
+      if (answers) forwarder_.answered(row.request, row.reply);
+    }
+    forwarder_.applied(last.lease, last.seq);
+  };
 }
 
 void Membership::load() {
@@ -65,7 +83,7 @@ void Membership::start() {
 
 void Membership::prepare_stop() {
   lease_.set_willing(false);
-  feed_.give_up_rebuilds();
+  feed_.give_up_tasks();
 }
 
 void Membership::stop() {

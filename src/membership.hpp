@@ -26,6 +26,8 @@ class Membership {
   /// Reads the state. Throws backend::OpenError.
   void load();
   Lease& lease() { return lease_; }
+  /// Adds to the journal's hooks what this server as a forwarder to itself needs.
+  void add_hooks(Journal::Hooks& hooks);
   /// Starts the threads; the journal has been started.
   void start();
   /// The process ends: the lease goes to another server as soon as the journal has stopped.

@@ -170,18 +170,20 @@ class Server::Parts {
   }
 
   Journal::Hooks journal_hooks() {
-    return {.after_commit =
-                [this] {
-                  for (const auto& thread : threads_) thread->on_commit();
-                },
-            .fail_waiting =
-                [this](backend::Seq from, backend::Seq to, const std::string& error) {
-                  std::latch failed(static_cast<std::ptrdiff_t>(threads_.size()));
-                  for (const auto& thread : threads_) {
-                    thread->fail_waiting(from, to, error, [&] { failed.count_down(); });
-                  }
-                  failed.wait();
-                }};
+    Journal::Hooks hooks{.after_commit =
+                             [this] {
+                               for (const auto& thread : threads_) thread->on_commit();
+                             },
+                         .fail_waiting =
+                             [this](backend::Seq from, backend::Seq to, const std::string& error) {
+                               std::latch failed(static_cast<std::ptrdiff_t>(threads_.size()));
+                               for (const auto& thread : threads_) {
+                                 thread->fail_waiting(from, to, error, [&] { failed.count_down(); });
+                               }
+                               failed.wait();
+                             }};
+    if (member_ != nullptr) member_->add_hooks(hooks);
+    return hooks;
   }
 
   void sample() {

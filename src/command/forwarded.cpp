@@ -233,7 +233,7 @@ ForwardRequest forward_request(const Services& services, const Client& client,
   ForwardRequest request;
   request.db = client.db.load(std::memory_order_relaxed);
   request.protocol = client.protocol;
-  request.position = services.site->feed_position();
+  request.position = services.site->foreign_position();
   resp::Writer out(request.args);
   request.argc = args.size();
   for (const std::string_view arg : args) out.bulk(arg);

@@ -138,7 +138,8 @@ void publish_message(Call& call, bool shard) {
   if (receivers != 0) {
     call.evaluation().group().after_commit(
         [&pubsub = services.pubsub, shard, channel = std::string(call.args[1]),
-         payload = std::string(call.args[2])] { send(pubsub, shard, channel, payload); });
+         payload = std::string(call.args[2])] { send(pubsub, shard, channel, payload); },
+        true);
   }
   call.evaluation().raise_gate(gate);
   call.reply.integer(static_cast<std::int64_t>(receivers));

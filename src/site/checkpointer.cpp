@@ -38,6 +38,11 @@ void Checkpointer::note_seen(const backend::Vector& seen) {
   for (const auto& [origin, seq] : seen) seen_[origin] = std::max(seen_[origin], seq);
 }
 
+void Checkpointer::hurry() {
+  const std::lock_guard lock(noted_);
+  oldest_ = {};
+}
+
 void Checkpointer::reset() {
   const std::lock_guard lock(noted_);
   dirty_.clear();

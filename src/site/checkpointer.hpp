@@ -41,6 +41,8 @@ class Checkpointer {
   void note(const backend::Row& row);
   /// So far rows are in the log that change nothing here, as others' messages.
   void note_seen(const backend::Vector& seen);
+  /// What has been noted so far is old: the next checkpoint begins at once.
+  void hurry();
   /// Forgets everything: this server is not the one that writes the checkpoint any more.
   void reset();
   /// Whether `step` has something to do right now.

@@ -1,7 +1,10 @@
 #include "src/site/feed_reader.hpp"
 
 #include <algorithm>
+#include <limits>
+#include <utility>
 
+#include "src/keyspace/difference.hpp"
 #include "src/observe/logging.hpp"
 #include "src/pubsub/keyspace_events.hpp"
 #include "src/site/state_loader.hpp"
@@ -16,6 +19,9 @@ using std::chrono::milliseconds;
 // How long one wait for the stream lasts; `interrupt` ends it early.
 constexpr milliseconds kPatience{100};
 constexpr milliseconds kRetry{200};
+// How often who waits for a task gets to do something else.
+constexpr milliseconds kMeanwhile{300};
+constexpr backend::Seq kEverySeq = std::numeric_limits<std::int64_t>::max();  // as SQL can hold it
 // The inbox is looked at when the stream announces a row, a few times until the table shows it; and so often
 // anyway.
 constexpr milliseconds kInboxPeriod{1000};
@@ -64,115 +70,214 @@ void FeedReader::start() {
 void FeedReader::stop() {
   {
     const std::lock_guard lock(mutex_);
-    stopping_ = no_rebuilds_ = true;
+    stopping_ = no_tasks_ = true;
   }
   changed_.notify_all();
   if (thread_.joinable()) thread_.join();
 }
 
-bool FeedReader::rebuild() {
+// The task may still be run when this has thrown: it owns what it needs.
+bool FeedReader::do_task(const std::function<void()>& task, const std::function<void()>& meanwhile) {
   std::unique_lock lock(mutex_);
-  const std::uint64_t wanted = ++rebuilds_wanted_;
+  task_ = task;
+  const std::uint64_t wanted = ++tasks_wanted_;
   changed_.notify_all();
-  changed_.wait(lock, [&] { return no_rebuilds_ || rebuilds_done_ >= wanted; });
-  return rebuilds_done_ >= wanted;
+  while (!changed_.wait_for(lock, kMeanwhile, [&] { return no_tasks_ || tasks_done_ >= wanted; })) {
+    if (!meanwhile) continue;
+    lock.unlock();
+    meanwhile();
+    lock.lock();
+  }
+  return tasks_done_ >= wanted;
 }
 
-void FeedReader::give_up_rebuilds() {
+bool FeedReader::rebuild() {
+  return do_task([this] { rebuild_now(); }, {});
+}
+
+std::optional<backend::RowBatch> FeedReader::compare(bool old_only, const std::function<void()>& meanwhile) {
+  const auto rows = std::make_shared<backend::RowBatch>();
+  if (!do_task([this, old_only, rows] { *rows = compare_now(old_only); }, meanwhile)) return {};
+  return std::move(*rows);
+}
+
+void FeedReader::give_up_tasks() {
   const std::lock_guard lock(mutex_);
-  no_rebuilds_ = true;
+  no_tasks_ = true;
   changed_.notify_all();
 }
 
 void FeedReader::run() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
-    const std::uint64_t wanted = rebuilds_wanted_;
-    const bool must_rebuild = wanted > rebuilds_done_;
+    const std::uint64_t wanted = tasks_wanted_;
+    const std::function<void()> task = wanted > tasks_done_ ? task_ : nullptr;
     lock.unlock();
     bool failed = false;
     try {
-      if (feed_ == nullptr) begin();
-      if (must_rebuild) rebuild_now();
-      feed_->stream(*this, inbox_announced_.empty() ? kPatience : kInboxPatience);
-      if (inbox_due()) take_inbox();
+      if (feed_ == nullptr || !fits_role()) begin();
+      if (task) task();
+      go_on();
     } catch (const backend::FeedError& error) {
       failed = true;
       if (outage_ != error.what()) {
         log_error("The change feed is down; this server sees no changes of others until it is back",
                   {{"cause", error.what()}});
       }
+      if (outage_.empty()) outage_version_ = clock_.last();
       outage_ = error.what();
       site_.set_feed_healthy(false);
       feed_.reset();
       forget_group();
     }
     lock.lock();
-    if (!failed && must_rebuild) {
-      rebuilds_done_ = wanted;
+    if (!failed && task) {
+      tasks_done_ = wanted;
       changed_.notify_all();
     }
     if (failed) changed_.wait_for(lock, kRetry, [this] { return stopping_; });
   }
 }
 
+void FeedReader::go_on() {
+  const std::uint64_t rows_before = site_.stats().feed_rows.load(std::memory_order_relaxed);
+  feed_->stream(*this, inbox_announced_.empty() ? kPatience : kInboxPatience);
+  const bool idle = site_.stats().feed_rows.load(std::memory_order_relaxed) == rows_before;
+  if (!net_change_.empty() && group_.empty() && (idle || latest_is_fresh_)) tell_net_change();
+  if (inbox_due()) take_inbox();
+}
+
+// The writer needs to see only what others do.
+bool FeedReader::fits_role() const { return (scope_ == backend::FeedScope::others) == site_.is_writer(); }
+
+void FeedReader::restart() {
+  feed_ = site_.log().open_feed();
+  scope_ = site_.is_writer() ? backend::FeedScope::others : backend::FeedScope::everything;
+  site_.set_feed_position(feed_->begin(scope_));
+  forget_group();
+}
+
 // Continues where the last feed broke. What is not in the log any more is not missed: then the state is read
 // as a whole.
-bool FeedReader::begin() {
-  feed_ = site_.log().open_feed();
-  site_.set_feed_position(feed_->begin());
+void FeedReader::begin() {
+  const backend::OriginId lease_before = lease_;
+  restart();
   site_.stats().feed_restarts.fetch_add(1);
-  const bool complete = feed_->read_missing(vector(), *this);
-  check_direction(feed_->last_seqs());
-  if (!complete) rebuild_now();
-  hooks_.applied(lease_, vector_[lease_]);
+  if (feed_->read_missing(vector(), *this)) {
+    check_direction(lease_before);
+  } else {
+    rebuild_now();
+  }
+  tell_applied();
+  if (!outage_.empty()) log_info("The change feed is up again", {{"position", site_.feed_position()}});
   outage_.clear();
   site_.set_feed_healthy(true);
-  log_info("The change feed is up again", {{"position", site_.feed_position()}});
-  return complete;
 }
 
 backend::Vector FeedReader::vector() const {
   backend::Vector known;
   for (const auto& [origin, seq] : vector_) known[origin] = seq;
+  // Nothing of this server's own is ever missing here.
+  for (const backend::OriginId origin : own_) known[origin] = kEverySeq;
   return known;
 }
 
-// A database that was restored, or promoted with a lost tail, has less than it had.
-void FeedReader::check_direction(const backend::Vector& in_log) {
-  for (const auto& [origin, seq] : vector_) {
-    const auto it = in_log.find(origin);
-    if (own_.contains(origin) || it == in_log.end() || it->second >= seq) continue;
-    log_warning("The database went back in time: it lacks rows that this server has seen",
-                {{"origin", origin}, {"seen", seq}, {"in_log", it->second}});
-    hooks_.log_went_back();
-    return;
+// A database that was restored, or promoted with a lost tail, has less than it had. Origins of which it knows
+// nothing may have been forgotten, being old; but its newest lease is never an older one than we have seen.
+bool FeedReader::went_back(const backend::Vector& in_log) const {
+  const auto lacks = [&](const auto& known) {
+    const auto it = in_log.find(known.first);
+    return it != in_log.end() && it->second < known.second;
+  };
+  if (std::any_of(vector_.begin(), vector_.end(), lacks)) return true;
+  const backend::LeaseRow newest = feed_->newest_lease();
+  return newest.lease != 0 && newest.lease != lease_ && !is_new(newest);
+}
+
+void FeedReader::check_direction(backend::OriginId lease_before) {
+  const backend::Vector in_log = feed_->last_seqs();
+  if (!went_back(in_log)) return;
+  log_warning("The database went back in time: it lacks rows that this server has seen");
+  lost_version_ = outage_version_;
+  // Said once: the rows do not come back under these numbers.
+  for (const auto& [origin, seq] : in_log) {
+    const auto it = vector_.find(origin);
+    if (it != vector_.end()) it->second = std::min(it->second, seq);
   }
+  hooks_.log_went_back(lease_ != lease_before && !own_.contains(lease_));
+}
+
+bool FeedReader::is_new(const backend::LeaseRow& lease) const {
+  const auto it = vector_.find(lease.lease);
+  return lease.lease != 0 && lease.lease != lease_ && (it == vector_.end() || it->second == 0);
+}
+
+// A lease whose row has been cut from the log was in no row that we have read.
+void FeedReader::announce(const backend::LeaseRow& lease) {
+  Row row;
+  row.kind = RowKind::lease;
+  row.site = site_.log().site();
+  row.origin = lease.lease;
+  row.seq = 1;
+  row.requester = lease.server;
+  row.key = lease.address;
+  this->row(row);
 }
 
 // Reads the state into a keyspace of its own and exchanges the two. What was missed before is handed out
 // first; what comes between the two reads comes again in the stream, and does no harm.
 void FeedReader::rebuild_now() {
-  feed_ = site_.log().open_feed();
-  site_.set_feed_position(feed_->begin());
-  forget_group();
+  restart();
   const bool complete = feed_->read_missing(vector(), *this);
   Keyspace fresh;
   fresh.take_settings(keyspace_);
   backend::Vector seen;
   read_all(fresh, seen);
+  replace_state(fresh, complete ? backend::Vector() : seen);
+  site_.set_feed_healthy(true);
+}
+
+void FeedReader::replace_state(Keyspace& fresh, const backend::Vector& seen) {
+  const backend::LeaseRow newest = feed_->newest_lease();
+  const bool new_lease = is_new(newest);
   {
     ShardSet all;
     all.set();
     ShardLocks locks;
     locks.lock(keyspace_.shards(), all);
+    if (!seen.empty() && pubsub_.has_subscribers()) {
+      // Its rows cannot be read any more, so what they made of each key is all there is to tell.
+      tell_difference(
+          keyspace_, fresh,
+          [this](std::string_view event, std::uint8_t db, std::string_view key) { raise(event, db, key); });
+    }
     keyspace_.swap_state(fresh);
   }
-  if (!complete) {
-    for (const auto& [origin, seq] : seen) vector_[origin] = std::max(vector_[origin], seq);
-  }
+  if (new_lease) announce(newest);
+  for (const auto& [origin, seq] : seen) vector_[origin] = std::max(vector_[origin], seq);
   site_.stats().rebuilds.fetch_add(1);
-  site_.set_feed_healthy(true);
+}
+
+// The log is read first, so that the keyspace lacks nothing of it: what is in the log and not in the keyspace
+// was deleted.
+backend::RowBatch FeedReader::compare_now(bool old_only) {
+  restart();
+  Keyspace in_log;
+  in_log.take_settings(keyspace_);
+  backend::Vector seen;
+  read_all(in_log, seen);
+  backend::RowBatch rows;
+  if (!feed_->read_missing(vector(), *this)) {
+    // Away for longer than the log reaches back: nobody can tell what is beyond the log and what is old.
+    replace_state(in_log, seen);
+    return rows;
+  }
+  for_each_difference(
+      keyspace_, in_log, [this] { return clock_.next(wall_clock_ms()); },
+      [&rows](const Row& row) { rows.append(row); });
+  const backend::Version limit = lost_version_ != 0 ? lost_version_ : outage_version_;
+  if (old_only) rows.keep_if([limit](const Row& row) { return row.version <= limit; });
+  return rows;
 }
 
 // The stream may announce a row before the table shows it: a commit is written, and read by the walsender, a
@@ -249,6 +354,7 @@ void FeedReader::row(const Row& row) {
     return;
   }
   seen_[row.origin] = row.seq;
+  saw_foreign_state_ |= row.origin != lease_ && backend::is_state(row.kind);
   if (backend::is_message(row.kind) && row.group_end && group_.empty()) {
     publish(row);
     if (row.requester == site_.server()) hooks_.answered(row.request, row.reply);
@@ -258,10 +364,17 @@ void FeedReader::row(const Row& row) {
   if (row.group_end) apply_group();
 }
 
-void FeedReader::reached(backend::Position position) {
-  site_.set_feed_position(position);
+// Of its own lease the writer's feed shows nothing: that the journal tells.
+void FeedReader::tell_applied() {
+  if (own_.contains(lease_)) return;
   const auto it = vector_.find(lease_);
   if (it != vector_.end()) hooks_.applied(lease_, it->second);
+}
+
+void FeedReader::reached(backend::Position position) {
+  site_.set_feed_position(position);
+  if (std::exchange(saw_foreign_state_, false)) site_.set_foreign_position(position);
+  tell_applied();
   if (seen_.empty()) return;
   hooks_.seen(seen_);
   seen_.clear();
@@ -296,7 +409,12 @@ void FeedReader::fold_group() {
     const Row row = group_[i];
     if (!backend::is_state(row.kind)) continue;
     const std::uint64_t hash = hash_name(row.key);
-    if (row.kind == RowKind::flush) keyspace_.touch_database(row.db);
+    latest_is_fresh_ = is_fresh(HybridClock::milliseconds(row.version));
+    if (row.kind == RowKind::flush) {
+      keyspace_.touch_database(row.db);
+    } else if (!latest_is_fresh_) {
+      net_change_.before(keyspace_, {row.db, hash, row.key}, wall_clock_ms());
+    }
     keyspace_.fold(row, hash, keyspace_.site_index(row.site));
     if (row.kind != RowKind::flush) keyspace_.touch({row.db, hash, row.key});
   }
@@ -320,16 +438,27 @@ void FeedReader::publish(const Row& row) {
 
 void FeedReader::raise_events(const Row& row) {
   if (!pubsub_.has_subscribers() || !is_fresh(HybridClock::milliseconds(row.version))) return;
-  const std::uint32_t wanted = settings_.notify_flags();
   std::string_view events = row.event;
   while (!events.empty()) {
     const std::string_view event = events.substr(0, events.find(','));
     events.remove_prefix(std::min(events.size(), event.size() + 1));
-    if ((wanted & event_class(event)) == 0) continue;
-    for_each_event_channel(
-        wanted, event, row.db, row.key,
-        [this](std::string_view channel, std::string_view payload) { pubsub_.publish(channel, payload); });
+    raise(event, row.db, row.key);
   }
+}
+
+void FeedReader::raise(std::string_view event, std::uint8_t db, std::string_view key) {
+  const std::uint32_t wanted = settings_.notify_flags();
+  if ((wanted & event_class(event)) == 0) return;
+  for_each_event_channel(wanted, event, db, key, [this](std::string_view channel, std::string_view payload) {
+    pubsub_.publish(channel, payload);
+  });
+}
+
+// Once the rows are young again, or there are no more.
+void FeedReader::tell_net_change() {
+  net_change_.tell(
+      keyspace_, wall_clock_ms(),
+      [this](std::string_view event, std::uint8_t db, std::string_view key) { raise(event, db, key); });
 }
 
 }  // namespace isthmus

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -18,6 +19,7 @@
 #include "src/keyspace/clock.hpp"
 #include "src/keyspace/keyspace.hpp"
 #include "src/pubsub/pubsub.hpp"
+#include "src/site/net_change.hpp"
 #include "src/site/site.hpp"
 
 namespace isthmus {
@@ -33,7 +35,8 @@ class FeedReader final : private backend::FeedSink {
     std::function<void(backend::OriginId, backend::Seq)> applied;   ///< the current lease, up to here
     std::function<void(const backend::InboxRow&)> inbox;            ///< only while this is the writer
     std::function<void(const backend::Vector&)> seen;               ///< highest seqs of others' rows
-    std::function<void()> log_went_back;
+    /// The log lacks what this server has seen; and whether another server has taken the lease since.
+    std::function<void(bool)> log_went_back;
   };
   struct Settings {
     std::int64_t message_max_age_ms;
@@ -49,11 +52,17 @@ class FeedReader final : private backend::FeedSink {
   void begin_with(const backend::LeaseRow& lease);
   void start();
   void stop();
-  /// Has the feed's thread read the whole state again and put it into the keyspace. Waits for that; false if
-  /// `stop` comes first. Any other thread.
+  // Of one other thread. Both wait until the feed's thread has done it, and for that until there is a feed;
+  // they call `meanwhile`, if there is any, a few times a second, and let its exceptions through.
+  /// Has the whole state read again and put into the keyspace. False if the process ends first.
   bool rebuild();
-  /// `rebuild` returns false at once from now on: the process ends.
-  void give_up_rebuilds();
+  /// Brings the keyspace up to the log and compares it with what the log holds: gives the rows that the log
+  /// lacks (no site, origin or seq). That is exact while the caller holds the site's lock and nobody changes
+  /// the keyspace. If another server writes, take `old_only`: values from before the outage after which the
+  /// log had gone back in time. Nothing if the process ends first.
+  std::optional<backend::RowBatch> compare(bool old_only, const std::function<void()>& meanwhile);
+  /// Both give up at once from now on: the process ends.
+  void give_up_tasks();
 
  private:
   void row(const backend::Row& row) override;
@@ -61,18 +70,30 @@ class FeedReader final : private backend::FeedSink {
   void reached(backend::Position position) override;
 
   void run();
-  bool begin();
+  void go_on();
+  void begin();
+  bool fits_role() const;
   void read_all(Keyspace& into, backend::Vector& seen);
+  bool do_task(const std::function<void()>& task, const std::function<void()>& meanwhile);
+  void restart();
   void rebuild_now();
-  void check_direction(const backend::Vector& in_log);
+  void replace_state(Keyspace& fresh, const backend::Vector& seen);
+  backend::RowBatch compare_now(bool old_only);
+  bool went_back(const backend::Vector& in_log) const;
+  void check_direction(backend::OriginId lease_before);
+  bool is_new(const backend::LeaseRow& lease) const;
+  void announce(const backend::LeaseRow& lease);
   bool inbox_due();
   void take_inbox();
   bool is_repeat(const backend::Row& row);
+  void tell_applied();
   void apply_group();
   void forget_group();
   void fold_group();
   void publish(const backend::Row& row);
   void raise_events(const backend::Row& row);
+  void raise(std::string_view event, std::uint8_t db, std::string_view key);
+  void tell_net_change();
   bool is_fresh(std::int64_t then_ms) const;
   backend::Vector vector() const;
 
@@ -84,10 +105,14 @@ class FeedReader final : private backend::FeedSink {
   Hooks hooks_;
 
   std::unique_ptr<backend::Feed> feed_;
+  backend::FeedScope scope_ = backend::FeedScope::everything;
+  bool saw_foreign_state_ = false;  // since the last `reached`
   boost::unordered_flat_map<backend::OriginId, backend::Seq> vector_;
   boost::unordered_flat_set<backend::OriginId> own_;  // this server as a source of messages, and its leases
   backend::RowBatch group_;                           // rows of a group that has not ended
   std::vector<std::pair<backend::OriginId, backend::Seq>> before_group_;  // what they changed in the vector
+  NetChange net_change_;  // of rows that came too late for events of their own
+  bool latest_is_fresh_ = true;
   backend::Vector seen_;  // of others, since the last `reached`
   backend::OriginId lease_ = 0;
   boost::unordered_flat_set<std::int64_t> inbox_announced_;  // by the stream, and not seen in the table yet
@@ -95,11 +120,14 @@ class FeedReader final : private backend::FeedSink {
   std::chrono::steady_clock::time_point next_inbox_;
   int inbox_tries_ = 0;
   std::string outage_;  // why the feed is down; empty if it is not
+  // The highest version before the last outage, and before the one after which the log had gone back.
+  backend::Version outage_version_ = 0, lost_version_ = 0;
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool stopping_ = false, no_rebuilds_ = false;
-  std::uint64_t rebuilds_wanted_ = 0, rebuilds_done_ = 0;
+  bool stopping_ = false, no_tasks_ = false;
+  std::function<void()> task_;
+  std::uint64_t tasks_wanted_ = 0, tasks_done_ = 0;
   std::thread thread_;
 };
 

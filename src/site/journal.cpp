@@ -70,7 +70,19 @@ void Journal::set_available(bool available, const std::string& reason) {
     log_error("The backend refuses writes; reads and pub/sub go on",
               {{"backend", log_.description()}, {"cause", reason}});
   }
-  available_.store(available);
+  if (available) {
+    available_.store(true);
+    return;
+  }
+  // Messages go on without a log, and those that come now must not overtake those that wait for a commit.
+  const std::lock_guard lock(mutex_);
+  available_.store(false);
+  for (Batch* batch : {&committing_, &open_}) {
+    for (const Deferred& deferred : batch->deferred) {
+      if (deferred.message) deferred.deliver();
+    }
+    std::erase_if(batch->deferred, [](const Deferred& deferred) { return deferred.message; });
+  }
 }
 
 Journal::LeaseStamp Journal::lease_stamp() const {
@@ -155,6 +167,10 @@ void Journal::Group::after_commit(std::function<void()> deliver, bool message) {
     return;
   }
   hold();
+  if (message && !j.available()) {
+    deliver();
+    return;
+  }
   j.open_.deferred.push_back({j.appended_.load(std::memory_order_relaxed), std::move(deliver), message});
 }
 
@@ -208,7 +224,10 @@ void Journal::take_open() {
   const std::lock_guard lock(mutex_);
   std::swap(open_, committing_);
   committing_.last_place = appended_.load(std::memory_order_relaxed);
-  if (shared()) message_seq_ = committing_.rows.number_messages(site_member_->server(), message_seq_);
+  if (!shared()) return;
+  // A message of the writer has a version, which keeps it out of the writer's own feed.
+  const backend::Version version = site_member_->is_writer() ? clock_.next(wall_clock_ms()) : 0;
+  message_seq_ = committing_.rows.number_messages(site_member_->server(), message_seq_, version);
 }
 
 bool Journal::commit_gathered() {
@@ -260,6 +279,7 @@ void Journal::note_committed() {
     committed_stamp_ = {row.origin, row.seq};
     break;
   }
+  if (shared() && hooks_.wants_own_answers()) hooks_.own_rows(committing_.rows, committed_stamp_);
   if (checkpointer_ != nullptr) checkpointer_->note(committing_.rows);
 }
 

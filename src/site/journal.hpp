@@ -32,11 +32,20 @@ class Journal {
   Journal(backend::Log& log, HybridClock& clock, Site* site = nullptr);
   ~Journal();
 
+  /// A lease and the seq of one of its rows.
+  struct LeaseStamp {
+    backend::OriginId lease = 0;
+    backend::Seq seq = 0;
+  };
   /// What the committing thread calls.
   struct Hooks {
     std::function<void()> after_commit;
     /// Replies that wait for a place in (from, to] get this error; returns when all of them have it.
     std::function<void(backend::Seq from, backend::Seq to, const std::string& error)> fail_waiting;
+    /// Shared logs: whether this server waits for answers that its own rows may hold (it became the writer
+    /// while it was forwarding), and what has been committed then.
+    std::function<bool()> wants_own_answers;
+    std::function<void(const backend::RowBatch&, const LeaseStamp&)> own_rows;
   };
   /// Begins the committing thread. `checkpointer` may be null; `lease` is null on an embedded log, where the
   /// journal itself begins a new lease (origin).
@@ -92,7 +101,8 @@ class Journal {
     /// over kAnswerLimitBytes is left out.
     void answer(backend::OriginId requester, std::uint64_t request, std::string_view reply);
     /// Calls `deliver` when all rows appended so far have been committed; at once if there is nothing to wait
-    /// for. Effects that are dropped with their lease are not delivered, unless they are of a `message`.
+    /// for. Effects that are dropped with their lease are not delivered, unless they are of a `message`:
+    /// those do not wait while the backend refuses commits, either.
     void after_commit(std::function<void()> deliver, bool message = false);
     /// Ends the group and lets others append.
     void close();
@@ -108,10 +118,6 @@ class Journal {
   static constexpr std::size_t kAnswerLimitBytes = 64 << 10;
 
   /// The current lease and the seq of its last row so far.
-  struct LeaseStamp {
-    backend::OriginId lease;
-    backend::Seq seq;
-  };
   LeaseStamp lease_stamp() const;
 
   struct Stats {
@@ -156,11 +162,12 @@ class Journal {
   bool has_uncommitted_state();
   void begin_lease(backend::Row lease_row);
   void adopt_lease(backend::OriginId lease, backend::Seq seq);
-  void settle(backend::OriginId lease, backend::Seq in_log);
-  void drop_state(bool keep_deferred = false);
+  void settle(const std::function<backend::Seq(backend::OriginId)>& last_in_log);
+  void drop_state();
   void finish_drop(const std::string& error);
   bool drop_rejected();
   bool append_group(std::size_t begin, std::size_t end);
+  void refuse_group(std::size_t begin, std::size_t end, const std::string& cause);
   void drop_old_messages(std::int64_t before_ms);
 
   backend::Log& log_;

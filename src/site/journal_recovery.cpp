@@ -55,13 +55,16 @@ void Journal::adopt_lease(backend::OriginId lease, Seq seq) {
   lease_seq_ = seq;
 }
 
-/// The log has rows of this lease up to `in_log`: forgets the rows of the batch in hand that are among them,
-/// with everything in front of them, which was in the same transaction or an earlier one.
-void Journal::settle(backend::OriginId lease, Seq in_log) {
+/// Forgets the rows of the batch in hand that are in the log, with everything in front of them, which was in
+/// the same transaction or an earlier one. `last_in_log` says how far the log has the rows of a lease.
+void Journal::settle(const std::function<Seq(backend::OriginId)>& last_in_log) {
   std::size_t settled = 0;
+  LeaseStamp asked{};
   for (std::size_t i = 0; i < committing_.rows.size(); ++i) {
     const Row row = committing_.rows[i];
-    if (row.origin == lease && row.seq <= in_log) settled = i + 1;
+    if (row.origin == site_member_->server()) continue;
+    if (row.origin != asked.lease) asked = {row.origin, last_in_log(row.origin)};
+    if (row.seq <= asked.seq) settled = i + 1;
   }
   if (settled == 0) return;
   std::size_t index = 0;
@@ -69,18 +72,25 @@ void Journal::settle(backend::OriginId lease, Seq in_log) {
   committing_.rows.keep_if([&](const Row&) { return index++ >= settled; });
   backlog_bytes_.fetch_sub(before - committing_.rows.bytes(), std::memory_order_relaxed);
   committing_.inbox.clear();
+  if (has_rows_of_lease(committing_.rows, site_member_->server())) return;
+  // The whole batch is in the log: what waited for it need not wait for what becomes of the lease.
+  for (const Deferred& deferred : committing_.deferred) deferred.deliver();
+  committing_.deferred.clear();
+  if (committing_.last_place <= committed()) return;
+  committed_.store(committing_.last_place);
+  hooks_.after_commit();
 }
 
-/// Forgets all uncommitted rows of the lease, with their events unless those are wanted. This server's
-/// messages stay: they are appended again.
-void Journal::drop_state(bool keep_deferred) {
+/// Forgets all uncommitted rows of the lease, with their events. This server's messages stay: they are
+/// appended again.
+void Journal::drop_state() {
   const std::lock_guard lock(mutex_);
   for (Batch* batch : {&committing_, &open_}) {
     const std::size_t before = batch->rows.bytes();
     batch->rows.keep_if([this](const Row& row) { return row.origin == site_member_->server(); });
     backlog_bytes_.fetch_sub(before - batch->rows.bytes(), std::memory_order_relaxed);
+    batch->rows.clear_message_versions(site_member_->server());
     batch->inbox.clear();
-    if (keep_deferred) continue;
     std::erase_if(batch->deferred, [](const Deferred& deferred) { return !deferred.message; });
   }
 }
@@ -113,32 +123,52 @@ bool Journal::append_group(std::size_t begin, std::size_t end) {
     return true;
   } catch (const backend::AppendError& error) {
     if (error.kind != backend::AppendError::Kind::rejected) throw;
-    const Seq first_place = committing_.last_place - committing_.rows.size() + 1;
     log_error("SQL refuses the effects of a command; it is undone", {{"cause", error.what()}});
-    hooks_.fail_waiting(first_place + begin - 1, first_place + end - 1,
-                        "ERR The log refused the effects of this command: " + std::string(error.what()));
+    refuse_group(begin, end, error.what());
     return false;
   }
+}
+
+/// The places of a batch from which rows were dropped say no more whose they are: then nobody of it is told
+/// that his command is done.
+void Journal::refuse_group(std::size_t begin, std::size_t end, const std::string& cause) {
+  const Seq before_batch = committing_.last_place - committing_.rows.size();
+  const bool exact = before_batch == committed();
+  const Seq from = exact ? before_batch + begin : committed();
+  const Seq to = exact ? before_batch + end : committing_.last_place;
+  hooks_.fail_waiting(from, to,
+                      exact ? "ERR The log refused the effects of this command: " + cause
+                            : "CLUSTERDOWN The log refused a command; this one may or may not be done");
+  std::erase_if(committing_.deferred, [&](const Deferred& deferred) {
+    return !deferred.message && deferred.gate > from && deferred.gate <= to;
+  });
 }
 
 /// SQL refuses the batch: commits its groups one by one, tells the guilty ones, and gives the lease back, as
 /// the memory holds what the log does not. True when the batch is done with.
 bool Journal::drop_rejected() {
+  bool all = true;
+  const auto step_down = [&] {
+    if (!all && site_member_->is_writer()) lease_keeper_->step_down("SQL refused a row");
+  };
   try {
-    bool all = true;
     std::size_t begin = 0;
     for (std::size_t i = 0; i < committing_.rows.size(); ++i) {
       if (!committing_.rows[i].group_end) continue;
       all &= append_group(begin, i + 1);
       begin = i + 1;
     }
+    // What the inbox asked for is done, or never will be.
+    if (!committing_.inbox.empty()) lease_keeper_->append({}, committing_.inbox);
+    backlog_bytes_.fetch_sub(committing_.rows.bytes(), std::memory_order_relaxed);
     committing_.rows.clear();
     committing_.inbox.clear();
     finish_commit();
-    if (!all) lease_keeper_->step_down("SQL refused a row");
+    step_down();
     return true;
   } catch (const backend::AppendError& error) {
     set_available(false, error.what());
+    step_down();
     return false;
   }
 }

@@ -1,5 +1,7 @@
 #include "src/site/lease.hpp"
 
+#include <thread>
+
 #include "src/observe/logging.hpp"
 #include "src/site/reseed.hpp"
 
@@ -17,6 +19,14 @@ constexpr milliseconds kBeatPeriod{1000};
 constexpr milliseconds kTryPeriod{100};
 // A candidate whose feed does not show its lease row for so long lets another one try.
 constexpr milliseconds kTakingPatience{10'000};
+// After an outage of the database the last writer, if it lives, gets the lease before others: its memory is
+// the one that surely holds all that was acknowledged.
+constexpr milliseconds kPrecedence{1000};
+// How long a server that takes the lock from another one tries at a time, and how often.
+constexpr milliseconds kSeizing{500}, kSeizePeriod{5};
+// Another server that went on first gets so long to append what it holds beyond the log.
+constexpr milliseconds kDebtPeriod{1000};
+constexpr int kDebtChecks = 3;
 
 constexpr const char* kDropped =
     "CLUSTERDOWN The write was not in the log when this server lost the right to write; it may or may not be "
@@ -44,6 +54,8 @@ void Lease::tick() {
       case Role::writer:
         if (!locked_) {
           recover();
+        } else if (log_went_back_.load()) {
+          repair_log();
         } else if (now >= next_beat_) {
           next_beat_ = now + kBeatPeriod;
           log_.beat(lease_.load());
@@ -59,7 +71,7 @@ void Lease::tick() {
         break;
       case Role::follower:
         journal_.set_available(true, {});
-        if (now >= next_try_) try_take();
+        if (now >= next_try_) another_writes_.load() ? settle_debt() : try_take();
         break;
     }
   } catch (const AppendError& error) {
@@ -73,7 +85,10 @@ bool Lease::reach_database(Clock::time_point now) {
   if (now < next_connect_) return false;
   next_connect_ = now + kReconnectPeriod;
   std::string why;
-  if (log_.connect(why)) return true;
+  if (log_.connect(why)) {
+    connected_since_ = Clock::now();
+    return true;
+  }
   journal_.set_available(false, why);
   journal_.drop_old_messages(wall_clock_ms() + site_.clock_offset_ms() - message_max_age_ms_);
   return false;
@@ -129,62 +144,83 @@ void Lease::step_down(const std::string& why) {
   if (hooks_.rebuild()) journal_.finish_drop(kDropped);
 }
 
+void Lease::log_went_back(bool another_writes) {
+  log_went_back_.store(true);
+  if (another_writes) another_writes_.store(true);
+}
+
+bool Lease::knows(backend::OriginId lease) const {
+  const std::lock_guard lock(known_mutex_);
+  return known_.contains(lease);
+}
+
+// Whether the database went back in time, behind what it has told this server to be committed.
+bool Lease::log_lacks_commits() {
+  const Journal::LeaseStamp stamp = journal_.committed_stamp_;
+  if (stamp.lease != 0 && log_.last_seq(stamp.lease) < stamp.seq) log_went_back_.store(true);
+  return log_went_back_.load();
+}
+
 // The session broke while this server was the writer. What is in the log is asked behind the lock: then no
 // commit of the old session can be under way any more.
 void Lease::recover() {
-  if (!log_.try_lock()) {
-    const backend::LeaseRow newest = log_.newest_lease();
-    if (newest.lease != lease_.load()) demote("another server took the lease");
+  const bool mine = log_.try_lock();
+  const backend::LeaseRow newest = log_.newest_lease();
+  const bool own = newest.server == site_.server();
+  if (!mine) {
+    if (!own) demote("another server took the lease");
     return;
   }
   locked_ = true;
-  const backend::LeaseRow newest = log_.newest_lease();
-  const backend::Seq in_log = newest.lease == lease_.load() ? log_.last_seq(newest.lease) : 0;
-  const bool went_back = log_went_back_.exchange(false) || (journal_.committed_stamp_.lease == newest.lease &&
-                                                            journal_.committed_stamp_.seq > in_log);
-  if (newest.lease == lease_.load() && !went_back) {
-    renew(in_log);
+  const bool lacks = log_lacks_commits();
+  // A former lease is the newest one: nobody has written since the log went back.
+  if (!own && !(lacks && knows(newest.lease))) {
+    demote("another server had the lease in between");
     return;
   }
-  if (went_back) {
-    recover_memory();
-  } else {
-    demote("another server had the lease in between");
-  }
+  if (lacks) repair_log();
+  renew();
 }
 
-// The log went back in time, and this server had the lease until then: what its memory holds beyond the log
-// is appended again, acknowledged or waiting, and then it takes the lease anew.
-void Lease::recover_memory() {
+// The log went back in time, and this server is the writer: what its memory holds beyond the log is appended
+// again. What waits for its commit follows as it is.
+void Lease::repair_log() {
   become_follower();
   try {
     seed_log();
   } catch (...) {
     site_.set_role(Role::writer);
-    log_went_back_.store(true);
     throw;
   }
-  lease_.store(0);
-  journal_.drop_state(true);
+  site_.set_role(Role::writer);
 }
 
+// This session holds the lock. The rows come under an origin of their own, which is a lease, so that nobody
+// takes the holder of the lock for somebody who is silent.
 void Lease::seed_log() {
-  const backend::OriginId lease = random_origin();
-  RowBatch batch;
-  Row first = lease_row(lease);
-  first.site = log_.site();
-  first.seq = 1;
-  first.version = clock_.next(wall_clock_ms());
-  batch.append(first);
-  const std::uint64_t rows = append_difference(log_, keyspace_, clock_, batch);
-  site_.stats().seed_rows.fetch_add(rows);
+  RowBatch first;
+  Row row = lease_row(random_origin());
+  row.site = log_.site();
+  row.seq = 1;
+  row.version = clock_.next(wall_clock_ms());
+  first.append(row);
+  log_.append(first, {});
+  const std::optional<RowBatch> rows = hooks_.compare(false, [&] { log_.beat(row.origin); });
+  if (!rows) throw AppendError(AppendError::Kind::unavailable, "the server stops");
+  append_seeds(log_, *rows, row.origin, row.seq);
+  log_went_back_.store(false);
+  another_writes_.store(false);
+  holds_dropped_ = false;
+  times_owing_ = 0;
+  journal_.committed_stamp_ = {row.origin, row.seq};
+  site_.stats().seed_rows.fetch_add(rows->size());
   log_warning("What this server holds beyond the log has been appended to it again",
-              {{"rows", rows}, {"lease", lease}});
+              {{"rows", rows->size()}, {"lease", row.origin}});
 }
 
 // The same writer in a new session: a new lease, behind whatever of the old one is not in the log yet.
-void Lease::renew(backend::Seq in_log) {
-  journal_.settle(lease_.load(), in_log);
+void Lease::renew() {
+  journal_.settle([this](backend::OriginId lease) { return log_.last_seq(lease); });
   const backend::OriginId lease = random_origin();
   journal_.begin_lease(lease_row(lease));
   lease_.store(lease);
@@ -194,29 +230,68 @@ void Lease::renew(backend::Seq in_log) {
 }
 
 void Lease::demote(const std::string& why) {
+  if (log_lacks_commits()) another_writes_.store(true);
   become_follower();
   site_.stats().leases_lost.fetch_add(1);
   log_warning("This server is not the writer any more", {{"cause", why}});
   lease_.store(0);
+  // Another session has had the lock since: what the log has of the last batch is final.
+  journal_.settle([this](backend::OriginId lease) { return log_.last_seq(lease); });
   if (!journal_.has_uncommitted_state()) return;
   journal_.drop_state();
-  if (hooks_.rebuild()) journal_.finish_drop(kDropped);
+  // Acknowledged writes may be nowhere but in this memory. They go into the log again, and what was not
+  // acknowledged with them.
+  holds_dropped_ = another_writes_.load();
+  if (holds_dropped_ || hooks_.rebuild()) journal_.finish_drop(kDropped);
 }
 
 void Lease::try_take() {
-  next_try_ = Clock::now() + kTryPeriod;
+  const auto now = Clock::now();
+  next_try_ = now + kTryPeriod;
   if (!willing_.load() || !site_.feed_healthy()) return;
+  if (!locked_ && now - connected_since_ < kPrecedence && hooks_.writer_reachable()) return;
   if (!locked_ && !log_.try_lock()) return;
   locked_ = true;
   take_with_lock();
 }
 
-void Lease::take_with_lock() {
-  if (log_went_back_.load()) {
-    seed_log();
-    log_went_back_.store(false);
+// Another server writes on a log that went back in time. It may have held all that this one holds.
+void Lease::settle_debt() {
+  next_try_ = Clock::now() + kDebtPeriod;
+  if (!willing_.load() || !site_.feed_healthy()) return;
+  const std::optional<RowBatch> rows = hooks_.compare(true, {});
+  if (!rows) return;
+  if (!rows->empty()) {
+    if (++times_owing_ >= kDebtChecks) seize();
+    return;
   }
+  times_owing_ = 0;
+  if (holds_dropped_ && !hooks_.rebuild()) return;
+  holds_dropped_ = false;
+  log_went_back_.store(false);
+  another_writes_.store(false);
+}
+
+// Ends the session of the server that has the lock, which frees it.
+void Lease::seize() {
+  const auto deadline = Clock::now() + kSeizing;
+  log_warning("This server holds what the log has lost, and takes the lease from another one");
+  log_.end_holder();
+  while (!log_.try_lock()) {
+    if (Clock::now() >= deadline) return;
+    std::this_thread::sleep_for(kSeizePeriod);
+  }
+  locked_ = true;
+  take_with_lock();
+}
+
+void Lease::take_with_lock() {
+  if (log_went_back_.load()) seed_log();
   const backend::LeaseRow before = log_.newest_lease();
+  {
+    const std::lock_guard lock(known_mutex_);
+    known_.insert(before.lease);
+  }
   const backend::Seq last = before.lease == 0 ? 0 : log_.last_seq(before.lease);
   const backend::OriginId lease = random_origin();
   const std::string value = std::to_string(before.lease) + ":" + std::to_string(last);
@@ -245,9 +320,14 @@ Row Lease::lease_row(backend::OriginId lease) const {
 }
 
 void Lease::feed_shows(const Row& row) {
+  {
+    const std::lock_guard lock(known_mutex_);
+    known_.insert(row.origin);
+  }
   site_.set_lease({row.origin, row.requester, std::string(row.key)});
   if (row.requester != site_.server()) {
     if (site_.role() != Role::follower) superseded_.store(true);
+    if (log_went_back_.load()) another_writes_.store(true);
     return;
   }
   if (row.origin != lease_.load() || site_.role() != Role::candidate) return;

@@ -5,6 +5,9 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <mutex>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,6 +26,11 @@ class Lease {
     /// The memory holds rows that will never be in the log: reads the state from the log again. Returns when
     /// that is done, or false if the server stops before.
     std::function<bool()> rebuild;
+    /// What the memory holds and the log lacks (FeedReader::compare).
+    std::function<std::optional<backend::RowBatch>(bool old_only, const std::function<void()>& meanwhile)>
+        compare;
+    /// Whether the server that was the writer last still serves this one.
+    std::function<bool()> writer_reachable;
   };
   Lease(Site& site, Journal& journal, Keyspace& keyspace, HybridClock& clock,
         std::int64_t message_max_age_ms);
@@ -41,21 +49,26 @@ class Lease {
   void set_willing(bool willing) { willing_.store(willing); }
   /// The feed has shown this lease row. The feed thread.
   void feed_shows(const backend::Row& row);
-  /// The feed found that the log is behind what this server has seen. The feed thread.
-  void log_went_back() { log_went_back_.store(true); }
+  /// The feed found that the log lacks what this server has seen, and whether another server has taken the
+  /// lease since then. The feed thread.
+  void log_went_back(bool another_writes);
 
  private:
   using Clock = std::chrono::steady_clock;
   bool reach_database(Clock::time_point now);
   void session_lost(const std::string& why);
   void recover();
-  void renew(backend::Seq in_log);
+  bool log_lacks_commits();
+  void renew();
   void try_take();
+  void settle_debt();
+  void seize();
   void take_with_lock();
   void seed_log();
+  void repair_log();
   void demote(const std::string& why);
-  void recover_memory();
   void become_follower();
+  bool knows(backend::OriginId lease) const;
   backend::Row lease_row(backend::OriginId lease) const;
 
   Site& site_;
@@ -69,8 +82,14 @@ class Lease {
   std::atomic<backend::OriginId> lease_{0};  // the lease that this server holds or is taking; 0: none
   std::atomic<bool> willing_{true};
   std::atomic<bool> superseded_{false};
-  std::atomic<bool> log_went_back_{false};
-  Clock::time_point next_connect_, next_beat_, next_try_, taking_since_;
+  // What this server holds may not be all in the log: what the log lacks is appended when this server has the
+  // lock. If another server writes meanwhile, that may have done it; if not, this one takes the lock from it.
+  std::atomic<bool> log_went_back_{false}, another_writes_{false};
+  int times_owing_ = 0;         // so often what this server holds was missed in the log
+  bool holds_dropped_ = false;  // the memory has effects of which clients were told that nobody knows
+  mutable std::mutex known_mutex_;
+  std::set<backend::OriginId> known_;  // leases that this server has seen in the log
+  Clock::time_point next_connect_, next_beat_, next_try_, taking_since_, connected_since_;
 };
 
 }  // namespace isthmus

@@ -45,6 +45,10 @@ class Site {
   /// How far this server's feed is.
   backend::Position feed_position() const { return feed_position_.load(); }
   void set_feed_position(backend::Position position) { feed_position_.store(position); }
+  /// How far the feed was when it last brought a change of the state that was not the current writer's: who
+  /// has seen that may ask the writer to have seen it as well.
+  backend::Position foreign_position() const { return foreign_position_.load(std::memory_order_relaxed); }
+  void set_foreign_position(backend::Position position) { foreign_position_.store(position); }
   bool feed_healthy() const { return feed_healthy_.load(); }
   void set_feed_healthy(bool healthy) { feed_healthy_.store(healthy); }
 
@@ -72,7 +76,7 @@ class Site {
   const backend::OriginId server_;
   const std::string address_, version_;
   std::atomic<Role> role_{Role::follower};
-  std::atomic<backend::Position> feed_position_{0};
+  std::atomic<backend::Position> feed_position_{0}, foreign_position_{0};
   std::atomic<bool> feed_healthy_{false};
   std::atomic<std::int64_t> clock_offset_ms_{0};
   mutable std::mutex mutex_;

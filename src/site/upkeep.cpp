@@ -44,7 +44,12 @@ void Upkeep::stop() {
   stop_asked_.notify_all();
   if (!thread_.joinable()) return;
   thread_.join();
-  site_.log().sign_off(site_.server());
+  try {
+    site_.log().sign_off(site_.server());
+  } catch (const backend::AppendError& error) {
+    // Others see soon that it gives no sign of life any more.
+    log_debug("This server could not sign off", {{"cause", error.what()}});
+  }
 }
 
 bool Upkeep::pause(microseconds time) {
@@ -89,6 +94,7 @@ void Upkeep::follow_role() {
     site_.log().guard_checkpoint(lease);
     UncoveredRows uncovered(checkpointer_);
     site_.log().read_uncovered(uncovered);
+    checkpointer_.hurry();
     guarded_ = lease;
   } catch (const backend::AppendError& error) {
     log_debug("The checkpoint has to wait", {{"cause", error.what()}});

@@ -145,10 +145,14 @@ TEST(RowBatch, NumbersMessagesThatHaveNoSeqYet) {
   foreign.origin = 3;
   foreign.seq = 0;
   batch.append(foreign);
-  EXPECT_EQ(batch.number_messages(2, 20), 22U);
+  EXPECT_EQ(batch.number_messages(2, 20, 9), 22U);
   EXPECT_EQ(batch[0].seq, 7U);
   EXPECT_EQ(batch[1].seq, 21U);
   EXPECT_EQ(batch[2].seq, 22U);
+  EXPECT_EQ(batch[2].version, 9U);
+  EXPECT_EQ(batch[0].version, 4U);
+  batch.clear_message_versions(2);
+  EXPECT_EQ(batch[2].version, 0U);
   EXPECT_EQ(batch[3].seq, 0U);
 }
 

@@ -7,16 +7,18 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/support/client.hpp"
 #include "tests/support/postgres_cluster.hpp"
-#include "tests/support/server.hpp"
+#include "tests/support/site_fixture.hpp"
 
 namespace isthmus::test {
 namespace {
 
 /// A database with servers on it. The cluster is shared by the tests of this process.
-class Site : public testing::Test {
+class Site : public SiteFixture {
  protected:
+  // A take-over takes seconds where sanitizers and others slow the machine down.
+  inline static const Options kPatient = {"--commit-timeout", "30s"};
+
   void SetUp() override {
     ISTHMUS_ONLY();
     static PostgresCluster shared({{"max_replication_slots", "64"}, {"max_wal_senders", "64"}});
@@ -25,7 +27,7 @@ class Site : public testing::Test {
   }
   // A slot that stays would keep the write-ahead log of the tests to come.
   void TearDown() override {
-    servers_.clear();
+    SiteFixture::TearDown();
     if (cluster_ == nullptr) return;
     EXPECT_TRUE(
         eventually([&] { return value("SELECT count(*) FROM pg_replication_slots WHERE active") == "0"; }));
@@ -34,30 +36,17 @@ class Site : public testing::Test {
         "current_database()");
   }
 
-  ServerOptions options() const {
-    return {.backend = cluster_->url(database_), .more = {"--notify-keyspace-events", "AKEn"}};
-  }
+  std::string url() const { return cluster_->url(database_); }
   /// One more server, which follows the log.
-  Server& add_server() {
-    servers_.push_back(std::make_unique<Server>(options()));
-    return *servers_.back();
-  }
-  static std::string role(Server& server) {
-    Client client(server.port());
-    return info_field(client, "site", "site_role").value_or("");
-  }
+  Server& add_server() { return SiteFixture::add_server(url(), kPatient); }
   /// Two servers, the writer first.
   std::pair<Server*, Server*> writer_and_follower() {
-    Server& first = add_server();
-    EXPECT_TRUE(eventually([&] { return role(first) == "writer"; }));
-    Server& second = add_server();
-    return {&first, &second};
+    return SiteFixture::writer_and_follower(url(), url(), kPatient);
   }
   std::string value(const std::string& sql) const { return cluster_->value(sql, database_); }
 
   PostgresCluster* cluster_ = nullptr;
   std::string database_;
-  std::vector<std::unique_ptr<Server>> servers_;
 };
 
 TEST_F(Site, HasOneWriterAndForwardsToIt) {
@@ -276,7 +265,7 @@ TEST_F(Site, TurnsTheChangeOfATableIntoAMessage) {
 }
 
 TEST_F(Site, ServesTheInboxThatWaitedForAServer) {
-  { Server creates_the_schema(options()); }
+  { Server creates_the_schema({.backend = url(), .more = {}}); }
   value("SELECT isthmus.set('early', 'bird')");
   Server& server = add_server();
   Client client(server.port());

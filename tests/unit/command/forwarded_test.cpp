@@ -23,6 +23,7 @@ class FakeSharedLog final : public backend::SharedLog {
   bool connected() const override { return true; }
   void disconnect() override {}
   bool try_lock() override { return false; }
+  void end_holder() override {}
   backend::LeaseRow newest_lease() override { return {}; }
   backend::Seq last_seq(backend::OriginId) override { return 0; }
   void beat(backend::OriginId) override {}
@@ -220,12 +221,12 @@ TEST_F(ForwardedTest, ForwardsAnExecWhoseServerLostItsRoleBeforeTheLocks) {
 }
 
 TEST_F(ForwardedTest, WaitsForTheFeedOfTheWriterForASecond) {
-  follower_.site.set_feed_position(50);
+  follower_.site.set_foreign_position(50);
   EXPECT_EQ(run("SET k 1"), "");
   EXPECT_TRUE(outcome_.postponed);
   writer_.site.set_feed_position(50);
   EXPECT_EQ(run("SET k 1"), "+OK\r\n");
-  follower_.site.set_feed_position(60);
+  follower_.site.set_foreign_position(60);
   EXPECT_EQ(run("SET k 2"), "");
   writer_.runner.pass(999);
   EXPECT_EQ(run("SET k 2"), "");
