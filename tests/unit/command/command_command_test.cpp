@@ -73,7 +73,11 @@ TEST_F(CommandCommand, ListFilters) {
               AllOf(HasSubstr("\r\nhgetall\r\n"), Not(HasSubstr("\r\nget\r\n"))));
   EXPECT_EQ(run_("COMMAND LIST FILTERBY ACLCAT nothing"), "*0\r\n");
   EXPECT_EQ(run_("COMMAND LIST FILTERBY MODULE any"), "*0\r\n");
-  EXPECT_THAT(run_("COMMAND LIST"), StartsWith("*" + std::to_string(command_count()) + "\r\n"));
+  // All but what servers say to each other.
+  std::size_t listed = 0;
+  for (const Command* command : all_commands()) listed += 1 + command->subcommands.size();
+  EXPECT_THAT(run_("COMMAND LIST"), StartsWith("*" + std::to_string(listed) + "\r\n"));
+  EXPECT_THAT(run_("COMMAND LIST"), Not(HasSubstr("isthmus")));
   EXPECT_EQ(run_("COMMAND LIST FILTERBY COLOR blue"), "-ERR syntax error\r\n");
   EXPECT_EQ(run_("COMMAND LIST FILTERBY PATTERN"), "-ERR syntax error\r\n");
 }
