@@ -262,7 +262,10 @@ void Journal::finish_commit() {
     committed_.store(committing_.last_place);
     hooks_.after_commit();
   }
-  if (committing_.empty()) return;
+  if (committing_.empty()) {
+    tell_own_rows();
+    return;
+  }
   stats_.commits.fetch_add(1, std::memory_order_relaxed);
   stats_.rows.fetch_add(committing_.rows.size(), std::memory_order_relaxed);
   backlog_bytes_.fetch_sub(committing_.rows.bytes(), std::memory_order_relaxed);
@@ -279,8 +282,14 @@ void Journal::note_committed() {
     committed_stamp_ = {row.origin, row.seq};
     break;
   }
-  if (shared() && hooks_.wants_own_answers()) hooks_.own_rows(committing_.rows, committed_stamp_);
+  tell_own_rows();
   if (checkpointer_ != nullptr) checkpointer_->note(committing_.rows);
+}
+
+// Also when nothing is committed: a new writer whose only command is one that it had forwarded waits for it.
+void Journal::tell_own_rows() {
+  if (!shared() || !site_member_->is_writer() || !hooks_.wants_own_answers()) return;
+  hooks_.own_rows(committing_.rows, committed_stamp_);
 }
 
 }  // namespace isthmus

@@ -154,6 +154,7 @@ class Journal {
   bool append_committing();
   void finish_commit();
   void note_committed();
+  void tell_own_rows();
   void take_open();
   void set_available(bool available, const std::string& reason);
   void wait_for_work();

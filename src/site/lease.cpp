@@ -308,6 +308,7 @@ void Lease::take_with_lock() {
   next_beat_ = taking_since_ + kBeatPeriod;
   site_.set_role(Role::candidate);
   log_.append(batch, {});
+  journal_.committed_stamp_ = {lease, row.seq};
 }
 
 Row Lease::lease_row(backend::OriginId lease) const {

@@ -313,7 +313,7 @@ TEST_F(Site, ReplacesAWriterThatStands) {
   Client client(follower->port());
   client.call({"SET", "k", "before"});
   writer->process().signal(SIGSTOP);
-  EXPECT_EQ(show(client.call({"SET", "k", "after"})), "OK");
+  ASSERT_EQ(show(client.call({"SET", "k", "after"})), "OK") << follower->log();
   EXPECT_EQ(role(*follower), "writer");
   writer->process().signal(SIGCONT);
   Client back(writer->port());
