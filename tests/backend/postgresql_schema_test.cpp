@@ -69,19 +69,21 @@ TEST(PostgresqlSchemaTest, PublishesInsertsIntoLogAndInbox) {
   open_shared(database.url());
   EXPECT_THAT(
       database.sql("SELECT pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot FROM pg_publication"),
-      ElementsAre("t|f|f|f|t"));
-  EXPECT_THAT(database.sql("SELECT tablename FROM pg_publication_tables ORDER BY 1"),
-              ElementsAre("inbox", "log"));
+      ElementsAre("t|f|f|f|t", "t|f|f|f|t"));
+  EXPECT_THAT(database.sql("SELECT pubname, tablename, rowfilter FROM pg_publication_tables ORDER BY 1, 2"),
+              ElementsAre("isthmus_feed|inbox|", "isthmus_feed|log|", "isthmus_feed_of_writer|inbox|",
+                          "isthmus_feed_of_writer|log|((version = 0) OR (kind = 'lease'::text))"));
 }
 
 TEST(PostgresqlSchemaTest, KeepsThePublicationOfASchemaThatWasDropped) {
   const TestDatabase database;
   open_shared(database.url());
-  const std::string publication = database.value("SELECT oid FROM pg_publication");
+  const auto publications = database.sql("SELECT oid FROM pg_publication ORDER BY oid");
+  const auto tables = database.sql("SELECT * FROM pg_publication_tables ORDER BY 1, 3");
   database.sql("DROP SCHEMA isthmus CASCADE");
   open_shared(database.url());
-  EXPECT_EQ(database.value("SELECT oid FROM pg_publication"), publication);
-  EXPECT_EQ(database.integer("SELECT count(*) FROM pg_publication_tables"), 2);
+  EXPECT_EQ(database.sql("SELECT oid FROM pg_publication ORDER BY oid"), publications);
+  EXPECT_EQ(database.sql("SELECT * FROM pg_publication_tables ORDER BY 1, 3"), tables);
 }
 
 TEST(PostgresqlSchemaTest, IsMadeByOneOfManyServersAtOnce) {
@@ -129,8 +131,10 @@ TEST(PostgresqlSchemaTest, NamesTheRightsThatARoleLacks) {
   EXPECT_EQ(database.integer("SELECT count(*) FROM pg_namespace WHERE nspname = 'isthmus'"), 0);
   open_shared(database.url());
   expect_one_line(refusal(database.url(role)), "belongs to another role");
-  database.sql("DROP SCHEMA isthmus CASCADE; DROP PUBLICATION isthmus_feed; GRANT CREATE ON DATABASE " +
-               database.name() + " TO " + role);
+  database.sql(
+      "DROP SCHEMA isthmus CASCADE; DROP PUBLICATION isthmus_feed, isthmus_feed_of_writer; GRANT CREATE ON "
+      "DATABASE " +
+      database.name() + " TO " + role);
   EXPECT_EQ(refusal(database.url(role)), "opened") << "no superuser is needed";
   database.sql("DROP OWNED BY " + role + " CASCADE; DROP ROLE " + role);
 }
