@@ -25,9 +25,7 @@ Membership::~Membership() { stop(); }
 void Membership::connect_parts(Checkpointer& checkpointer) {
   lease_.set_hooks({
       .rebuild = [this] { return feed_.rebuild(); },
-      .compare = [this](
-                     bool old_only,
-                     const std::function<void()>& meanwhile) { return feed_.compare(old_only, meanwhile); },
+      .compare = [this](const std::function<void()>& meanwhile) { return feed_.compare(meanwhile); },
       .writer_reachable = [this] { return forwarder_.connected(); },
   });
   feed_.set_hooks({
@@ -44,7 +42,7 @@ void Membership::connect_parts(Checkpointer& checkpointer) {
           [this, &checkpointer](const backend::Vector& seen) {
             if (site_.is_writer()) checkpointer.note_seen(seen);
           },
-      .log_went_back = [this](bool another_writes) { lease_.log_went_back(another_writes); },
+      .log_went_back = [this](const LeaseStamp& held) { lease_.log_went_back(held); },
   });
 }
 
@@ -67,6 +65,7 @@ void Membership::load() {
     if (!site_.log().connect(why)) throw backend::OpenError(why);
     const backend::LeaseRow lease = site_.log().newest_lease();
     forwarder_.writer_is(lease);
+    lease_.begin_after(lease);
     feed_.begin_with(lease);
   } catch (const backend::FeedError& error) {
     throw backend::OpenError(error.what());

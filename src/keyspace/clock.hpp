@@ -39,8 +39,6 @@ class HybridClock {
     while (last < version && !last_.compare_exchange_weak(last, version, std::memory_order_relaxed)) {
     }
   }
-  /// The highest version given or seen.
-  backend::Version last() const { return last_.load(std::memory_order_relaxed); }
   static std::int64_t milliseconds(backend::Version version) {
     return static_cast<std::int64_t>(version >> kCounterBits);
   }

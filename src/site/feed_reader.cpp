@@ -95,9 +95,9 @@ bool FeedReader::rebuild() {
   return do_task([this] { rebuild_now(); }, {});
 }
 
-std::optional<backend::RowBatch> FeedReader::compare(bool old_only, const std::function<void()>& meanwhile) {
+std::optional<backend::RowBatch> FeedReader::compare(const std::function<void()>& meanwhile) {
   const auto rows = std::make_shared<backend::RowBatch>();
-  if (!do_task([this, old_only, rows] { *rows = compare_now(old_only); }, meanwhile)) return {};
+  if (!do_task([this, rows] { *rows = compare_now(); }, meanwhile)) return {};
   return std::move(*rows);
 }
 
@@ -124,7 +124,6 @@ void FeedReader::run() {
         log_error("The change feed is down; this server sees no changes of others until it is back",
                   {{"cause", error.what()}});
       }
-      if (outage_.empty()) outage_version_ = clock_.last();
       outage_ = error.what();
       site_.set_feed_healthy(false);
       feed_.reset();
@@ -160,11 +159,11 @@ void FeedReader::restart() {
 // Continues where the last feed broke. What is not in the log any more is not missed: then the state is read
 // as a whole.
 void FeedReader::begin() {
-  const backend::OriginId lease_before = lease_;
+  const LeaseStamp held{lease_, vector_[lease_]};
   restart();
   site_.stats().feed_restarts.fetch_add(1);
   if (feed_->read_missing(vector(), *this)) {
-    check_direction(lease_before);
+    check_direction(held);
   } else {
     rebuild_now();
   }
@@ -194,17 +193,16 @@ bool FeedReader::went_back(const backend::Vector& in_log) const {
   return newest.lease != 0 && newest.lease != lease_ && !is_new(newest);
 }
 
-void FeedReader::check_direction(backend::OriginId lease_before) {
+void FeedReader::check_direction(const LeaseStamp& held) {
   const backend::Vector in_log = feed_->last_seqs();
   if (!went_back(in_log)) return;
   log_warning("The database went back in time: it lacks rows that this server has seen");
-  lost_version_ = outage_version_;
   // Said once: the rows do not come back under these numbers.
   for (const auto& [origin, seq] : in_log) {
     const auto it = vector_.find(origin);
     if (it != vector_.end()) it->second = std::min(it->second, seq);
   }
-  hooks_.log_went_back(lease_ != lease_before && !own_.contains(lease_));
+  hooks_.log_went_back(held);
 }
 
 bool FeedReader::is_new(const backend::LeaseRow& lease) const {
@@ -260,7 +258,7 @@ void FeedReader::replace_state(Keyspace& fresh, const backend::Vector& seen) {
 
 // The log is read first, so that the keyspace lacks nothing of it: what is in the log and not in the keyspace
 // was deleted.
-backend::RowBatch FeedReader::compare_now(bool old_only) {
+backend::RowBatch FeedReader::compare_now() {
   restart();
   Keyspace in_log;
   in_log.take_settings(keyspace_);
@@ -275,8 +273,6 @@ backend::RowBatch FeedReader::compare_now(bool old_only) {
   for_each_difference(
       keyspace_, in_log, [this] { return clock_.next(wall_clock_ms()); },
       [&rows](const Row& row) { rows.append(row); });
-  const backend::Version limit = lost_version_ != 0 ? lost_version_ : outage_version_;
-  if (old_only) rows.keep_if([limit](const Row& row) { return row.version <= limit; });
   return rows;
 }
 

@@ -19,6 +19,7 @@
 #include "src/keyspace/clock.hpp"
 #include "src/keyspace/keyspace.hpp"
 #include "src/pubsub/pubsub.hpp"
+#include "src/site/lease_history.hpp"
 #include "src/site/net_change.hpp"
 #include "src/site/site.hpp"
 
@@ -35,8 +36,8 @@ class FeedReader final : private backend::FeedSink {
     std::function<void(backend::OriginId, backend::Seq)> applied;   ///< the current lease, up to here
     std::function<void(const backend::InboxRow&)> inbox;            ///< only while this is the writer
     std::function<void(const backend::Vector&)> seen;               ///< highest seqs of others' rows
-    /// The log lacks what this server has seen; and whether another server has taken the lease since.
-    std::function<void(bool)> log_went_back;
+    /// The log lacks what this server has seen, which was so much of the last lease.
+    std::function<void(const LeaseStamp&)> log_went_back;
   };
   struct Settings {
     std::int64_t message_max_age_ms;
@@ -57,10 +58,9 @@ class FeedReader final : private backend::FeedSink {
   /// Has the whole state read again and put into the keyspace. False if the process ends first.
   bool rebuild();
   /// Brings the keyspace up to the log and compares it with what the log holds: gives the rows that the log
-  /// lacks (no site, origin or seq). That is exact while the caller holds the site's lock and nobody changes
-  /// the keyspace. If another server writes, take `old_only`: values from before the outage after which the
-  /// log had gone back in time. Nothing if the process ends first.
-  std::optional<backend::RowBatch> compare(bool old_only, const std::function<void()>& meanwhile);
+  /// lacks (no site, origin or seq). The caller holds the site's lock, and nobody changes the keyspace.
+  /// Nothing if the process ends first.
+  std::optional<backend::RowBatch> compare(const std::function<void()>& meanwhile);
   /// Both give up at once from now on: the process ends.
   void give_up_tasks();
 
@@ -78,9 +78,9 @@ class FeedReader final : private backend::FeedSink {
   void restart();
   void rebuild_now();
   void replace_state(Keyspace& fresh, const backend::Vector& seen);
-  backend::RowBatch compare_now(bool old_only);
+  backend::RowBatch compare_now();
   bool went_back(const backend::Vector& in_log) const;
-  void check_direction(backend::OriginId lease_before);
+  void check_direction(const LeaseStamp& held);
   bool is_new(const backend::LeaseRow& lease) const;
   void announce(const backend::LeaseRow& lease);
   bool inbox_due();
@@ -120,8 +120,6 @@ class FeedReader final : private backend::FeedSink {
   std::chrono::steady_clock::time_point next_inbox_;
   int inbox_tries_ = 0;
   std::string outage_;  // why the feed is down; empty if it is not
-  // The highest version before the last outage, and before the one after which the log had gone back.
-  backend::Version outage_version_ = 0, lost_version_ = 0;
 
   std::mutex mutex_;
   std::condition_variable changed_;

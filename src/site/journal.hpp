@@ -13,6 +13,7 @@
 
 #include "backend/shared_log.hpp"
 #include "src/keyspace/clock.hpp"
+#include "src/site/lease_history.hpp"
 
 namespace isthmus {
 
@@ -32,11 +33,8 @@ class Journal {
   Journal(backend::Log& log, HybridClock& clock, Site* site = nullptr);
   ~Journal();
 
-  /// A lease and the seq of one of its rows.
-  struct LeaseStamp {
-    backend::OriginId lease = 0;
-    backend::Seq seq = 0;
-  };
+  using LeaseStamp = isthmus::LeaseStamp;
+
   /// What the committing thread calls.
   struct Hooks {
     std::function<void()> after_commit;

@@ -1,9 +1,6 @@
 #include "src/site/lease.hpp"
 
-#include <thread>
-
 #include "src/observe/logging.hpp"
-#include "src/site/reseed.hpp"
 
 namespace isthmus {
 namespace {
@@ -15,19 +12,11 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kReconnectPeriod{200};
 constexpr milliseconds kBeatPeriod{1000};
-// How often a server that is not the writer asks for the lock: a writer's death is a pause of about this.
-constexpr milliseconds kTryPeriod{100};
 // A candidate whose feed does not show its lease row for so long lets another one try.
 constexpr milliseconds kTakingPatience{10'000};
 // After an outage of the database the last writer, if it lives, gets the lease before others: its memory is
 // the one that surely holds all that was acknowledged.
 constexpr milliseconds kPrecedence{1000};
-// How long a server that takes the lock from another one tries at a time, and how often.
-constexpr milliseconds kSeizing{500}, kSeizePeriod{5};
-// Another server that went on first gets so long to append what it holds beyond the log.
-constexpr milliseconds kDebtPeriod{1000};
-constexpr int kDebtChecks = 3;
-
 constexpr const char* kDropped =
     "CLUSTERDOWN The write was not in the log when this server lost the right to write; it may or may not be "
     "done";
@@ -71,7 +60,7 @@ void Lease::tick() {
         break;
       case Role::follower:
         journal_.set_available(true, {});
-        if (now >= next_try_) another_writes_.load() ? settle_debt() : try_take();
+        if (now >= next_try_) log_went_back_.load() ? settle_debt() : try_take();
         break;
     }
   } catch (const AppendError& error) {
@@ -144,23 +133,6 @@ void Lease::step_down(const std::string& why) {
   if (hooks_.rebuild()) journal_.finish_drop(kDropped);
 }
 
-void Lease::log_went_back(bool another_writes) {
-  log_went_back_.store(true);
-  if (another_writes) another_writes_.store(true);
-}
-
-bool Lease::knows(backend::OriginId lease) const {
-  const std::lock_guard lock(known_mutex_);
-  return known_.contains(lease);
-}
-
-// Whether the database went back in time, behind what it has told this server to be committed.
-bool Lease::log_lacks_commits() {
-  const Journal::LeaseStamp stamp = journal_.committed_stamp_;
-  if (stamp.lease != 0 && log_.last_seq(stamp.lease) < stamp.seq) log_went_back_.store(true);
-  return log_went_back_.load();
-}
-
 // The session broke while this server was the writer. What is in the log is asked behind the lock: then no
 // commit of the old session can be under way any more.
 void Lease::recover() {
@@ -172,50 +144,14 @@ void Lease::recover() {
     return;
   }
   locked_ = true;
-  const bool lacks = log_lacks_commits();
+  const bool lacks = log_went_back_.load() || log_lacks_commits();
   // A former lease is the newest one: nobody has written since the log went back.
-  if (!own && !(lacks && knows(newest.lease))) {
+  if (!own && !(lacks && history_.knows(newest.lease))) {
     demote("another server had the lease in between");
     return;
   }
   if (lacks) repair_log();
   renew();
-}
-
-// The log went back in time, and this server is the writer: what its memory holds beyond the log is appended
-// again. What waits for its commit follows as it is.
-void Lease::repair_log() {
-  become_follower();
-  try {
-    seed_log();
-  } catch (...) {
-    site_.set_role(Role::writer);
-    throw;
-  }
-  site_.set_role(Role::writer);
-}
-
-// This session holds the lock. The rows come under an origin of their own, which is a lease, so that nobody
-// takes the holder of the lock for somebody who is silent.
-void Lease::seed_log() {
-  RowBatch first;
-  Row row = lease_row(random_origin());
-  row.site = log_.site();
-  row.seq = 1;
-  row.version = clock_.next(wall_clock_ms());
-  first.append(row);
-  log_.append(first, {});
-  const std::optional<RowBatch> rows = hooks_.compare(false, [&] { log_.beat(row.origin); });
-  if (!rows) throw AppendError(AppendError::Kind::unavailable, "the server stops");
-  append_seeds(log_, *rows, row.origin, row.seq);
-  log_went_back_.store(false);
-  another_writes_.store(false);
-  holds_dropped_ = false;
-  times_owing_ = 0;
-  journal_.committed_stamp_ = {row.origin, row.seq};
-  site_.stats().seed_rows.fetch_add(rows->size());
-  log_warning("What this server holds beyond the log has been appended to it again",
-              {{"rows", rows->size()}, {"lease", row.origin}});
 }
 
 // The same writer in a new session: a new lease, behind whatever of the old one is not in the log yet.
@@ -230,7 +166,8 @@ void Lease::renew() {
 }
 
 void Lease::demote(const std::string& why) {
-  if (log_lacks_commits()) another_writes_.store(true);
+  const bool lacks = log_lacks_commits();
+  if (lacks) log_went_back(journal_.committed_stamp_);
   become_follower();
   site_.stats().leases_lost.fetch_add(1);
   log_warning("This server is not the writer any more", {{"cause", why}});
@@ -241,8 +178,7 @@ void Lease::demote(const std::string& why) {
   journal_.drop_state();
   // Acknowledged writes may be nowhere but in this memory. They go into the log again, and what was not
   // acknowledged with them.
-  holds_dropped_ = another_writes_.load();
-  if (holds_dropped_ || hooks_.rebuild()) journal_.finish_drop(kDropped);
+  if (lacks || hooks_.rebuild()) journal_.finish_drop(kDropped);
 }
 
 void Lease::try_take() {
@@ -255,46 +191,12 @@ void Lease::try_take() {
   take_with_lock();
 }
 
-// Another server writes on a log that went back in time. It may have held all that this one holds.
-void Lease::settle_debt() {
-  next_try_ = Clock::now() + kDebtPeriod;
-  if (!willing_.load() || !site_.feed_healthy()) return;
-  const std::optional<RowBatch> rows = hooks_.compare(true, {});
-  if (!rows) return;
-  if (!rows->empty()) {
-    if (++times_owing_ >= kDebtChecks) seize();
-    return;
-  }
-  times_owing_ = 0;
-  if (holds_dropped_ && !hooks_.rebuild()) return;
-  holds_dropped_ = false;
-  log_went_back_.store(false);
-  another_writes_.store(false);
-}
-
-// Ends the session of the server that has the lock, which frees it.
-void Lease::seize() {
-  const auto deadline = Clock::now() + kSeizing;
-  log_warning("This server holds what the log has lost, and takes the lease from another one");
-  log_.end_holder();
-  while (!log_.try_lock()) {
-    if (Clock::now() >= deadline) return;
-    std::this_thread::sleep_for(kSeizePeriod);
-  }
-  locked_ = true;
-  take_with_lock();
-}
-
 void Lease::take_with_lock() {
-  if (log_went_back_.load()) seed_log();
+  if (log_went_back_.load()) seed_log(held());
   const backend::LeaseRow before = log_.newest_lease();
-  {
-    const std::lock_guard lock(known_mutex_);
-    known_.insert(before.lease);
-  }
   const backend::Seq last = before.lease == 0 ? 0 : log_.last_seq(before.lease);
   const backend::OriginId lease = random_origin();
-  const std::string value = std::to_string(before.lease) + ":" + std::to_string(last);
+  const std::string value = lease_value({before.lease, last});
   Row row = lease_row(lease);
   row.site = log_.site();
   row.seq = 1;
@@ -321,14 +223,10 @@ Row Lease::lease_row(backend::OriginId lease) const {
 }
 
 void Lease::feed_shows(const Row& row) {
-  {
-    const std::lock_guard lock(known_mutex_);
-    known_.insert(row.origin);
-  }
+  history_.add(row.origin, parse_lease_value(row.value));
   site_.set_lease({row.origin, row.requester, std::string(row.key)});
   if (row.requester != site_.server()) {
     if (site_.role() != Role::follower) superseded_.store(true);
-    if (log_went_back_.load()) another_writes_.store(true);
     return;
   }
   if (row.origin != lease_.load() || site_.role() != Role::candidate) return;

@@ -7,13 +7,13 @@
 #include <functional>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "backend/shared_log.hpp"
 #include "src/keyspace/keyspace.hpp"
 #include "src/site/journal.hpp"
+#include "src/site/lease_history.hpp"
 #include "src/site/site.hpp"
 
 namespace isthmus {
@@ -27,8 +27,7 @@ class Lease {
     /// that is done, or false if the server stops before.
     std::function<bool()> rebuild;
     /// What the memory holds and the log lacks (FeedReader::compare).
-    std::function<std::optional<backend::RowBatch>(bool old_only, const std::function<void()>& meanwhile)>
-        compare;
+    std::function<std::optional<backend::RowBatch>(const std::function<void()>& meanwhile)> compare;
     /// Whether the server that was the writer last still serves this one.
     std::function<bool()> writer_reachable;
   };
@@ -49,12 +48,16 @@ class Lease {
   void set_willing(bool willing) { willing_.store(willing); }
   /// The feed has shown this lease row. The feed thread.
   void feed_shows(const backend::Row& row);
-  /// The feed found that the log lacks what this server has seen, and whether another server has taken the
-  /// lease since then. The feed thread.
-  void log_went_back(bool another_writes);
+  /// The feed found that the log lacks what this server has seen, which was so much of the last lease. The
+  /// feed thread.
+  void log_went_back(const LeaseStamp& held);
+  /// The newest lease when the state was loaded. Before the threads start.
+  void begin_after(const backend::LeaseRow& lease) { history_.add(lease.lease, {}); }
 
  private:
   using Clock = std::chrono::steady_clock;
+  // How often a server that is not the writer asks for the lock: a writer's death is a pause of about this.
+  static constexpr std::chrono::milliseconds kTryPeriod{100};
   bool reach_database(Clock::time_point now);
   void session_lost(const std::string& why);
   void recover();
@@ -64,11 +67,11 @@ class Lease {
   void settle_debt();
   void seize();
   void take_with_lock();
-  void seed_log();
+  void seed_log(const LeaseStamp& held);
   void repair_log();
   void demote(const std::string& why);
   void become_follower();
-  bool knows(backend::OriginId lease) const;
+  LeaseStamp held() const;
   backend::Row lease_row(backend::OriginId lease) const;
 
   Site& site_;
@@ -82,13 +85,12 @@ class Lease {
   std::atomic<backend::OriginId> lease_{0};  // the lease that this server holds or is taking; 0: none
   std::atomic<bool> willing_{true};
   std::atomic<bool> superseded_{false};
-  // What this server holds may not be all in the log: what the log lacks is appended when this server has the
-  // lock. If another server writes meanwhile, that may have done it; if not, this one takes the lock from it.
-  std::atomic<bool> log_went_back_{false}, another_writes_{false};
-  int times_owing_ = 0;         // so often what this server holds was missed in the log
-  bool holds_dropped_ = false;  // the memory has effects of which clients were told that nobody knows
-  mutable std::mutex known_mutex_;
-  std::set<backend::OriginId> known_;  // leases that this server has seen in the log
+  LeaseHistory history_;
+  // The log lacks what this server has seen, which was so much of the last lease then.
+  std::atomic<bool> log_went_back_{false};
+  std::atomic<Clock::time_point> debt_since_;
+  mutable std::mutex held_mutex_;
+  LeaseStamp held_;
   Clock::time_point next_connect_, next_beat_, next_try_, taking_since_, connected_since_;
 };
 

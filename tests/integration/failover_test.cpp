@@ -137,6 +137,12 @@ struct Pair {
     return "postgresql://postgres@127.0.0.1:" + std::to_string(primary.port()) +
            ",127.0.0.1:" + std::to_string(standby->port()) + "/postgres?target_session_attrs=read-write";
   }
+  // The same, with the primary behind a proxy. The standby first: libpq does not go on to the next host after
+  // one that closes the connection.
+  std::string url_through(const DatabaseProxy& proxy) const {
+    return "postgresql://postgres@127.0.0.1:" + std::to_string(standby->port()) +
+           ",127.0.0.1:" + std::to_string(proxy.port()) + "/postgres?target_session_attrs=read-write";
+  }
   // Commits wait for the standby from now on.
   void replicate_synchronously() {
     primary.configure({{"synchronous_standby_names", "'standby_" + std::to_string(standby->port()) + "'"}});
@@ -274,11 +280,7 @@ TEST_F(Failover, AppendsAgainWhatAStandbyLostWithTheWriter) {
 TEST_F(Failover, TakesTheLeaseToAppendWhatOnlyItHolds) {
   Pair pair;
   DatabaseProxy proxy(pair.primary.port());
-  // The standby first: libpq does not go on to the next host after one that closes the connection.
-  const std::string url = "postgresql://postgres@127.0.0.1:" + std::to_string(pair.standby->port()) +
-                          ",127.0.0.1:" + std::to_string(proxy.port()) +
-                          "/postgres?target_session_attrs=read-write";
-  const auto [writer, follower] = writer_and_follower(pair.url(), url);
+  const auto [writer, follower] = writer_and_follower(pair.url(), pair.url_through(proxy));
   write_before_the_tail(*writer);
   Client at_follower(follower->port());
   ASSERT_TRUE(eventually([&] { return show(at_follower.call({"GET", "changed"})) == "\"before\""; }));
@@ -294,7 +296,8 @@ TEST_F(Failover, TakesTheLeaseToAppendWhatOnlyItHolds) {
   EXPECT_EQ(show(at_follower.call({"SET", "meanwhile", "1"})), "OK");
   writer->process().signal(SIGCONT);
   for (Server* server : {writer, follower}) {
-    EXPECT_TRUE(eventually([&] { return shows_the_tail(*server); })) << writer->log() << "\n" << follower->log();
+    EXPECT_TRUE(eventually([&] { return shows_the_tail(*server); })) << writer->log() << "\n"
+                                                                     << follower->log();
     Client client(server->port());
     EXPECT_TRUE(eventually([&] { return show(client.call({"GET", "meanwhile"})) == "\"1\""; }));
   }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -16,6 +18,18 @@ constexpr milliseconds kPace{1};
 constexpr int kDeleted = 4;
 
 constexpr const char* kCounter = "counter";
+
+// The first keys in which two states differ.
+std::string difference(const std::map<std::string, std::string>& a,
+                       const std::map<std::string, std::string>& b) {
+  std::vector<std::pair<std::string, std::string>> only;
+  std::set_symmetric_difference(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(only));
+  std::string text = std::to_string(only.size()) + " values";
+  for (std::size_t i = 0; i < std::min<std::size_t>(only.size(), 6); ++i) {
+    text += ", " + only[i].first + " = " + only[i].second;
+  }
+  return text;
+}
 
 }  // namespace
 
@@ -248,7 +262,7 @@ void SiteLoad::judge(const std::function<std::map<std::string, std::string>()>& 
                            [&](int port) { return (other = state_of(port)) == first; });
       },
       seconds(10)))
-      << "servers and SQL differ: " << first.size() << " and " << other.size() << " keys";
+      << "servers and SQL differ: " << difference(first, other);
   const std::lock_guard lock(mutex_);
   judge_keys(first);
   const std::uint64_t sum = first.contains(kCounter) ? std::stoull(first[kCounter]) : 0;
