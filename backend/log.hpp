@@ -34,6 +34,9 @@ struct StoredKey {
   std::optional<std::int64_t> expire_at;  ///< milliseconds since the Unix epoch
   Version expire_version = 0;
   SiteId expire_site = 0;
+  /// Of a string that sites count on: "lease=total@version …", and `value` is the base (empty: none). Else
+  /// empty.
+  std::string totals;
   /// Write: delete this key and its fields from the checkpoint, whatever their versions.
   bool forget = false;
   /// Write: delete the fields that the checkpoint has before those of this chunk go in. If the others come in
@@ -50,6 +53,7 @@ struct StoredField {
   std::string value;
   Version version = 0;
   SiteId site = 0;
+  std::string totals;    ///< as that of a key
   bool deleted = false;  ///< a tombstone that is still remembered
   bool forget = false;   ///< write: delete this field from the checkpoint
 };
@@ -60,6 +64,27 @@ struct CheckpointChunk {
   std::vector<StoredKey> keys;
   std::vector<StoredField> fields;
   bool empty() const { return keys.empty() && fields.empty(); }
+};
+
+/// All keys of a database at or below (version, site) are deleted: a flush that is still remembered.
+struct StoredFlush {
+  std::uint8_t db = 0;
+  Version version = 0;
+  SiteId site = 0;
+};
+
+/// Site `site` has said that it has folded everything of site `of` up to `version`.
+struct StoredFrontier {
+  SiteId site = 0;
+  SiteId of = 0;
+  Version version = 0;
+};
+
+/// What a checkpoint says besides keys and fields.
+struct CheckpointMark {
+  Vector vector;
+  std::vector<StoredFlush> flushes;  ///< one a database at most
+  std::vector<StoredFrontier> frontiers;
 };
 
 /// Receives what `Log::load` reads: keys and fields of the checkpoint (a key before its fields), then the
@@ -73,7 +98,10 @@ class LoadSink {
   virtual void row(const Row& row) = 0;
   /// Of this origin everything up to `seq` is in the checkpoint, whether or not its rows are still in the
   /// log. Before the first key. An embedded log, which is read whole, does not say it.
-  virtual void covered(OriginId /*origin*/, Seq /*seq*/) {}
+  virtual void covered(OriginId /*origin*/, Seq /*seq*/, SiteId /*site*/) {}
+  /// What the checkpoint's mark says. Before the first key.
+  virtual void flushed(const StoredFlush& /*flush*/) {}
+  virtual void frontier(const StoredFrontier& /*frontier*/) {}
 };
 
 /// The log cannot be opened or used at all: a wrong path, a foreign or newer database, a lock held by another
@@ -115,9 +143,10 @@ class Log {
   /// Forgets at most a few thousand keys of the checkpoint (with their fields) that a flush of the database
   /// at (version, site) deletes; false when none are left. Throws AppendError.
   virtual bool forget_flushed(std::uint8_t db, Version version, SiteId site) = 0;
-  /// The checkpoint now covers `vector`: records that and may delete the covered rows from the log. Throws
-  /// AppendError.
-  virtual void finish_checkpoint(const Vector& vector) = 0;
+  /// The checkpoint now covers `mark.vector`: records that with the rest of the mark (an embedded log has no
+  /// peers and keeps the vector only), and may delete the covered rows from the log. Throws AppendError.
+  virtual void put_mark(const CheckpointMark& mark) = 0;
+  void finish_checkpoint(const Vector& vector) { put_mark({vector, {}, {}}); }
   /// Deletes at most a few thousand covered rows; false when none are left. Throws AppendError.
   virtual bool cut() = 0;
   /// Size of the database on disk in bytes, for INFO. 0 if unknown.

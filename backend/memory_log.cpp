@@ -14,7 +14,7 @@ class MemoryLog final : public Log {
   void append(const RowBatch& /*batch*/) override {}
   void write_checkpoint(const CheckpointChunk& /*chunk*/) override {}
   bool forget_flushed(std::uint8_t /*db*/, Version /*version*/, SiteId /*site*/) override { return false; }
-  void finish_checkpoint(const Vector& /*vector*/) override {}
+  void put_mark(const CheckpointMark& /*mark*/) override {}
   bool cut() override { return false; }
   std::uint64_t disk_bytes() const override { return 0; }
   std::string description() const override { return "memory:"; }

@@ -322,7 +322,7 @@ void read_uncovered_rows(PgConnection& connection, LoadSink& sink) {
   try {
     const PgResult progress = connection.exec("SELECT origin, seq FROM isthmus.progress", PgParams());
     for (int i = 0; i < progress.rows(); ++i) {
-      sink.covered(progress.integer(i, 0), static_cast<Seq>(progress.integer(i, 1)));
+      sink.covered(progress.integer(i, 0), static_cast<Seq>(progress.integer(i, 1)), 0);
     }
     CopyReader copy(
         connection,

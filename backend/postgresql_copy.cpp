@@ -22,7 +22,7 @@ struct Parts {
 };
 
 /// In the order of RowKind.
-constexpr std::array<Parts, 11> kParts = {{
+constexpr std::array<Parts, 16> kParts = {{
     {true, false, true},    // set
     {true, false, true},    // update
     {true, true, true},     // hset
@@ -30,10 +30,15 @@ constexpr std::array<Parts, 11> kParts = {{
     {true, true, false},    // hdel
     {true, false, false},   // del
     {true, false, false},   // expire
+    {true, false, false},   // incr
+    {true, true, false},    // hincr
+    {true, false, false},   // htype
     {false, false, false},  // flush
     {true, false, true},    // publish
     {true, false, true},    // spublish
     {true, false, true},    // lease
+    {false, false, true},   // frontier
+    {false, false, true},   // reach
 }};
 
 /// Writes into memory that is large enough.

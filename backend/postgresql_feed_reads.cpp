@@ -121,7 +121,7 @@ void FeedReads::read_state(LoadSink& sink) {
   Vector covered;
   for (const auto& [origin, progress] : progress_) {
     covered[origin] = progress.seq;
-    sink.covered(origin, progress.seq);
+    sink.covered(origin, progress.seq, 0);
   }
   read_keys(sink);
   read_fields(sink);

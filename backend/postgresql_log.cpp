@@ -58,7 +58,7 @@ class PostgresqlLog final : public SharedLog {
   void append(const RowBatch& batch) override { append(batch, {}); }
   void write_checkpoint(const CheckpointChunk& chunk) override;
   bool forget_flushed(std::uint8_t db, Version version, SiteId site) override;
-  void finish_checkpoint(const Vector& vector) override;
+  void put_mark(const CheckpointMark& mark) override;
   bool cut() override;
   std::uint64_t disk_bytes() const override { return disk_bytes_.load(std::memory_order_relaxed); }
   SharedLog* shared() override { return this; }
@@ -66,6 +66,7 @@ class PostgresqlLog final : public SharedLog {
 
   // SharedLog
   std::string secret() const override { return secret_; }
+  std::string site_name() const override { return site_name_; }
   bool connect(std::string& why) override;
   bool connected() const override { return commit_ != nullptr; }
   void disconnect() override { commit_.reset(); }
@@ -80,6 +81,7 @@ class PostgresqlLog final : public SharedLog {
   void read_uncovered(LoadSink& sink) override;
   void sign_off(OriginId server) override;
   std::unique_ptr<Feed> open_feed() override { return open_postgresql_feed(conninfo_, site_); }
+  std::unique_ptr<Links> open_links() override { throw LinkError("links: not yet"); }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -98,7 +100,7 @@ class PostgresqlLog final : public SharedLog {
   const std::string conninfo_, description_;
   const std::chrono::seconds retention_;
   SiteId site_ = 0;
-  std::string secret_;
+  std::string secret_, site_name_;
 
   // The committing thread's.
   std::unique_ptr<PgConnection> commit_;
@@ -358,7 +360,8 @@ bool PostgresqlLog::forget_flushed(std::uint8_t db, Version version, SiteId site
   return more;
 }
 
-void PostgresqlLog::finish_checkpoint(const Vector& vector) {
+void PostgresqlLog::put_mark(const CheckpointMark& mark) {
+  const Vector& vector = mark.vector;
   const Clock::time_point now = Clock::now();
   const auto age =
       std::chrono::duration_cast<std::chrono::milliseconds>(now - checkpoint_began_.value_or(now));

@@ -10,8 +10,9 @@ namespace isthmus::backend {
 namespace {
 
 /// In the order of RowKind.
-constexpr std::array<std::string_view, 11> kKindNames = {
-    "set", "update", "hset", "hcreate", "hdel", "del", "expire", "flush", "publish", "spublish", "lease"};
+constexpr std::array<std::string_view, 16> kKindNames = {
+    "set",   "update", "hset",  "hcreate", "hdel",     "del",   "expire",   "incr",
+    "hincr", "htype",  "flush", "publish", "spublish", "lease", "frontier", "reach"};
 
 /// What a cleared batch may keep: enough for a busy group commit, small beside the keyspace.
 constexpr std::size_t kKeptBytes = 4U << 20U;
@@ -49,10 +50,11 @@ void RowBatch::append(const Row& row) {
   packed.kind = row.kind;
   packed.group_end = row.group_end;
   packed.has_deadline = row.expire_at.has_value();
+  packed.copied = row.copied;
   bytes_.append(row.key).append(row.field).append(row.value);
-  if (!row.event.empty() || row.requester != 0) {
+  if (!row.event.empty() || row.requester != 0 || is_count(row.kind)) {
     Extra& more = extra(packed);
-    more = {std::string(row.event), row.requester, row.request, std::string(row.reply)};
+    more = {std::string(row.event), row.requester, row.request, std::string(row.reply), row.count};
   }
   rows_.push_back(packed);
 }
@@ -125,12 +127,14 @@ Row RowBatch::operator[](std::size_t index) const {
   row.value = bytes.substr(std::size_t{packed.key_size} + packed.field_size, packed.value_size);
   if (packed.has_deadline) row.expire_at = packed.expire_at;
   row.sent_at = packed.sent_at;
+  row.copied = packed.copied;
   if (packed.extra == 0) return row;
   const Extra& more = extras_[packed.extra - 1];
   row.event = more.event;
   row.requester = more.requester;
   row.request = more.request;
   row.reply = more.reply;
+  row.count = more.count;
   return row;
 }
 

@@ -28,19 +28,37 @@ enum class RowKind : std::uint8_t {
   hdel,      ///< one field of a hash is deleted
   del,       ///< key is deleted with all it has
   expire,    ///< key's deadline (none if absent)
+  incr,      ///< a site counted on key's string: base and running total (Count); value is the base's value
+  hincr,     ///< the same for one field of a hash
+  htype,     ///< key was a hash at this version, whatever fields it has (copied rows only)
   flush,     ///< all keys of the database are deleted
   publish,   ///< a message: key is the channel, value the payload
   spublish,  ///< a message to a shard channel
   lease,     ///< somebody took the right to write: the first row of an origin
+  frontier,  ///< how far a site has folded the others: value is "site=version …", logged once a second
+  reach,     ///< copied up to here: value is "origin=seq …" of the site whose rows were copied
 };
 
-/// Whether a row of this kind says something of a key or a database: all but messages and leases.
+/// Whether a row of this kind says something of a key or a database: all but messages and bookkeeping.
 inline bool is_state(RowKind kind) { return kind <= RowKind::flush; }
+/// Whether it says something of one key.
+inline bool is_of_key(RowKind kind) { return kind < RowKind::flush; }
+inline bool is_count(RowKind kind) { return kind == RowKind::incr || kind == RowKind::hincr; }
 inline bool is_message(RowKind kind) { return kind == RowKind::publish || kind == RowKind::spublish; }
 
 /// The name of a kind in SQL, and back. `row_kind_from_name` gives nothing for a name of a newer schema.
 std::string_view row_kind_name(RowKind kind);
 std::optional<RowKind> row_kind_from_name(std::string_view name);
+
+/// What a row of kind incr or hincr says besides its base's value (MERGE.md, "Counters").
+struct Count {
+  /// The register that was counted on. With base_site 0 and no value: nothing was there, as of everything up
+  /// to base_version. With base_site and no value: what was there was deleted or expired at that version.
+  Version base_version = 0;
+  SiteId base_site = 0;
+  OriginId counter = 0;    ///< the lease under which it was counted
+  std::int64_t total = 0;  ///< what this lease has added to the base so far
+};
 
 /// One row of the log. The views belong to whoever handed the row out and live as long as that says.
 struct Row {
@@ -64,6 +82,9 @@ struct Row {
   OriginId requester = 0;
   std::uint64_t request = 0;
   std::string_view reply;
+  /// Taken over from another site's database by a server, and not brought by that site's stream.
+  bool copied = false;
+  Count count;  ///< kinds incr and hincr
 };
 
 /// Rows that commit together, with their bytes in one piece of memory. Not thread-safe.
@@ -106,7 +127,7 @@ class RowBatch {
     std::uint32_t extra;  // 1 + the place in extras_; 0: none
     std::uint8_t db;
     RowKind kind;
-    bool group_end, has_deadline;
+    bool group_end, has_deadline, copied;
   };
   // What few rows have.
   struct Extra {
@@ -114,6 +135,7 @@ class RowBatch {
     OriginId requester = 0;
     std::uint64_t request = 0;
     std::string reply;
+    Count count;
   };
   Extra& extra(Packed& packed);
   std::vector<Packed> rows_;

@@ -16,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "backend/links.hpp"
 #include "backend/log.hpp"
 
 namespace isthmus::backend {
@@ -61,8 +62,9 @@ struct FeedError : std::runtime_error {
 /// What a feed shows of the log.
 enum class FeedScope : std::uint8_t {
   everything,
-  /// What the writer needs: leases, and messages without a version, which are those of other servers. Its own
-  /// rows would cost PostgreSQL and it a system call each, for nothing.
+  /// What the writer needs: bookkeeping (leases, frontiers), messages without a version, which are those of
+  /// other servers, rows of other sites, and copied rows. Its own rows would cost PostgreSQL and it a system
+  /// call each, for nothing.
   others,
 };
 
@@ -113,12 +115,15 @@ struct UpkeepReport {
   std::uint64_t disk_bytes = 0;              ///< of all tables and indexes of the schema
   std::uint64_t slot_bytes = 0;              ///< WAL that the permanent slot keeps
   std::uint64_t default_partition_rows = 0;  ///< rows for which no partition was there: alarming
+  std::vector<PeerRow> peers;                ///< the table `peer`
 };
 
 class SharedLog : public Log {
  public:
   /// Secret shared by the servers of the site: who shows it may forward commands.
   virtual std::string secret() const = 0;
+  /// The site's name; empty if nobody has named it.
+  virtual std::string site_name() const = 0;
 
   // ---- the committing thread ----
 
@@ -163,6 +168,10 @@ class SharedLog : public Log {
   // ---- the feed thread ----
 
   virtual std::unique_ptr<Feed> open_feed() = 0;
+
+  // ---- the links thread ----
+
+  virtual std::unique_ptr<Links> open_links() = 0;
 };
 
 }  // namespace isthmus::backend

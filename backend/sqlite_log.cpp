@@ -83,7 +83,7 @@ class SqliteLog final : public Log {
   void append(const RowBatch& batch) override;
   void write_checkpoint(const CheckpointChunk& chunk) override;
   bool forget_flushed(std::uint8_t db, Version version, SiteId site) override;
-  void finish_checkpoint(const Vector& vector) override;
+  void put_mark(const CheckpointMark& mark) override;
   bool cut() override;
   std::uint64_t disk_bytes() const override { return file_size(path_) + file_size(wal_path_); }
   std::string description() const override { return "sqlite:" + path_; }
@@ -269,7 +269,8 @@ bool SqliteLog::forget_flushed(std::uint8_t db, Version version, SiteId site) {
   return more;
 }
 
-void SqliteLog::finish_checkpoint(const Vector& vector) {
+void SqliteLog::put_mark(const CheckpointMark& mark) {
+  const Vector& vector = mark.vector;
   transact([&](SqliteSession& session) {
     for (const auto& [origin, seq] : vector) session.put_progress(origin, seq);
   });

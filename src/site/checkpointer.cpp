@@ -63,7 +63,7 @@ void Checkpointer::note_locked(const Row& row) {
     flushed_.push_back({row.db, row.version, row.site});
     return;
   }
-  if (row.kind > RowKind::expire) return;
+  if (!backend::is_of_key(row.kind)) return;
   thread_local std::string name;
   name.assign(1, static_cast<char>(row.db));
   name.append(row.key);
@@ -78,6 +78,7 @@ void Checkpointer::note_locked(const Row& row) {
     case RowKind::hset:
     case RowKind::hcreate:
     case RowKind::hdel:
+    case RowKind::hincr:
       if (!dirty.whole) dirty.fields.emplace(row.field);
       break;
     default:

@@ -143,7 +143,7 @@ void Journal::Group::add_event(std::uint8_t db, std::string_view key, std::strin
   backend::RowBatch& rows = journal_->open_.rows;
   for (std::size_t i = rows.size(); i > first_; --i) {
     const backend::Row row = rows[i - 1];
-    if (row.kind > RowKind::expire || row.db != db || row.key != key) continue;
+    if (!backend::is_of_key(row.kind) || row.db != db || row.key != key) continue;
     rows.add_event(i - 1, event);
     return;
   }

@@ -14,7 +14,7 @@ class StateLoader final : public backend::LoadSink {
  public:
   StateLoader(Keyspace& keyspace, HybridClock& clock, backend::Vector& seen)
       : keyspace_(keyspace), clock_(clock), seen_(seen) {}
-  void covered(backend::OriginId origin, backend::Seq seq) override {
+  void covered(backend::OriginId origin, backend::Seq seq, backend::SiteId /*site*/) override {
     seen_[origin] = std::max(seen_[origin], seq);
   }
   void key(const backend::StoredKey& key) override {
@@ -28,7 +28,7 @@ class StateLoader final : public backend::LoadSink {
     ++fields_;
   }
   void row(const backend::Row& row) override {
-    covered(row.origin, row.seq);
+    covered(row.origin, row.seq, row.site);
     ++rows_;
     clock_.observe(row.version);
     if (backend::is_state(row.kind)) {

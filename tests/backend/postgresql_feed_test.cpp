@@ -41,7 +41,9 @@ std::string all_bytes() {
 
 /// What a server would keep of a feed: rows once, by the vector.
 struct Follower : LoadSink, FeedSink {
-  void covered(OriginId origin, Seq seq) override { vector[origin] = std::max(vector[origin], seq); }
+  void covered(OriginId origin, Seq seq, SiteId /*site*/) override {
+    vector[origin] = std::max(vector[origin], seq);
+  }
   void key(const StoredKey& stored) override { keys.push_back(stored); }
   void field(const StoredField& stored) override { fields.push_back(stored); }
   void row(const Row& row) override {

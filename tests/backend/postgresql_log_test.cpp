@@ -423,7 +423,7 @@ TEST_F(PostgresqlCutTest, ReadsWhatNoCheckpointCovers) {
   log_->finish_checkpoint({{kOrigin, 3}, {2000, 9}});
   append({make_row(5, RowKind::hset, "h", "f", "value"), make_row(4, RowKind::set, "k", "", "value")});
   struct Uncovered : Recorder {
-    void covered(OriginId origin, Seq seq) override { vector[origin] = seq; }
+    void covered(OriginId origin, Seq seq, SiteId /*site*/) override { vector[origin] = seq; }
     Vector vector;
   } uncovered;
   shared().read_uncovered(uncovered);

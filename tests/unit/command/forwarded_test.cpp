@@ -39,7 +39,7 @@ class FakeSharedLog final : public backend::SharedLog {
   void load(backend::LoadSink&) override {}
   void write_checkpoint(const backend::CheckpointChunk&) override {}
   bool forget_flushed(std::uint8_t, backend::Version, backend::SiteId) override { return false; }
-  void finish_checkpoint(const backend::Vector&) override {}
+  void put_mark(const backend::CheckpointMark&) override {}
   bool cut() override { return false; }
   std::uint64_t disk_bytes() const override { return 0; }
   std::string description() const override { return "fake"; }
