@@ -61,7 +61,7 @@ void Keyspace::restore(const StoredKey& key) {
                                                        : NodeType::none;
   const std::string value = type == NodeType::packed_hash ? PackedHash::empty(key.version) : key.value;
   Node* node = make_node(s.heap, key.key, value, type, key.version, site_index(key.site));
-  if (key.expire_at || key.expire_version > stable_ || key.cut_version > stable_) {
+  if (key.expire_at || key.expire_version > stable() || key.cut_version > stable()) {
     Registers registers;
     registers.deadline = key.expire_at.value_or(kNoDeadline);
     registers.expire_version = key.expire_version;
@@ -88,6 +88,25 @@ void Keyspace::restore(const StoredField& field) {
   if (was_there || !holds_value(**link)) return;
   sizes_[field.db].fetch_add(1, std::memory_order_relaxed);
   if ((*link)->deadline() != kNoDeadline) count_deadline(s, field.db, 1);
+}
+
+std::vector<backend::StoredFlush> Keyspace::stored_flushes() const {
+  std::vector<backend::StoredFlush> out;
+  for (std::size_t db = 0; db < kDatabaseCount; ++db) {
+    const FlushRegister& flush = flushes_[db];
+    if (flush.version == 0) continue;
+    out.push_back({static_cast<std::uint8_t>(db), flush.version, site_id(flush.site)});
+  }
+  return out;
+}
+
+void Keyspace::restore(const backend::StoredFlush& flush) {
+  backend::Row row;
+  row.kind = backend::RowKind::flush;
+  row.db = flush.db;
+  row.version = flush.version;
+  row.site = flush.site;
+  fold(row, 0, site_index(flush.site));
 }
 
 void Keyspace::count_deadline(Shard& s, std::uint8_t db, int change) {

@@ -8,6 +8,12 @@
 
 namespace isthmus {
 
+/// Calls `emit` for the rows that are the registers of a key, deleted or not: folded into a keyspace that
+/// knows nothing of the key they make it what it is in this one, and any other one they bring up to it. Site
+/// and version are those of each register, `copied` is set, `group_end` on the last one; origin and seq are
+/// not set. Views live during the call. Needs the lock of the key's shard.
+void copy_rows(Keyspace& keyspace, const Key& key, const std::function<void(const backend::Row&)>& emit);
+
 /// Calls `emit` for rows that bring `theirs` to the state of `mine`, when folded in their order: values,
 /// fields and deadlines that `mine` has newer, with the versions that they have there; and, for what `theirs`
 /// has and `mine` does not, deletions with a version of `next_version`. `mine` must have seen all that made

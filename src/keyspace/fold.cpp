@@ -13,13 +13,14 @@ using backend::RowKind;
 class Fold {
  public:
   Fold(Keyspace& keyspace, Shard& shard, const Row& row, std::uint64_t hash, SiteIndex site)
-      : keyspace_(keyspace), shard_(shard), row_(row), hash_(hash), site_(site) {}
+      : keyspace_(keyspace), shard_(shard), row_(row), hash_(hash), site_(site), stable_(keyspace.stable()) {}
 
-  void run() {
+  FoldResult run() {
     Table& table = shard_.tables[row_.db];
     link_ = table.find(hash_, row_.key);
-    if (older_than_flush()) return;
     before_ = state_of(*link_);
+    result_.existed = result_.exists = before_.exists;
+    if (older_than_flush()) return result_;
     switch (row_.kind) {
       case RowKind::set:
         fold_string(true);
@@ -42,10 +43,14 @@ class Fold {
       case RowKind::expire:
         fold_deadline(row_.expire_at);
         break;
+      case RowKind::htype:
+        fold_type();
+        break;
       default:
-        return;
+        return result_;
     }
     settle();
+    return result_;
   }
 
  private:
@@ -79,7 +84,8 @@ class Fold {
     Table& table = shard_.tables[row_.db];
     if (table.insert(link_, node)) link_ = table.find(hash_, row_.key);
   }
-  void stamp(Node* node) const {
+  void stamp(Node* node) {
+    result_.won = true;
     node->version = row_.version;
     node->site = site_;
   }
@@ -88,7 +94,7 @@ class Fold {
   }
 
   void fold_string(bool whole) {
-    if (*link_ == nullptr && row_.version <= keyspace_.stable_ && (!whole || !row_.expire_at)) {
+    if (*link_ == nullptr && row_.version <= stable_ && (!whole || !row_.expire_at)) {
       insert(make_node(heap(), row_.key, row_.value, NodeType::string, row_.version, site_));
       return;
     }
@@ -126,12 +132,21 @@ class Fold {
     }
     const std::optional<FieldView> known = hash_find_any(*node, row_.field);
     if (known && !newer_than(known->version, known->site)) return;
-    if (deleted && row_.version <= keyspace_.stable_) {
+    result_.won = true;
+    if (deleted && row_.version <= stable_) {
       *link_ = hash_erase(heap(), node, row_.field);
     } else {
       const FieldView field{row_.field, deleted ? std::string_view{} : row_.value, row_.version, site_,
                             deleted};
       *link_ = hash_write(heap(), node, field, keyspace_.hash_limits_);
+    }
+  }
+
+  void fold_type() {
+    if (!ensure()->is_hash()) {
+      if (wins_type()) become_hash();
+    } else if (wins_type()) {
+      stamp(*link_);
     }
   }
 
@@ -148,13 +163,13 @@ class Fold {
     node->piecewise = node->as_text = false;
     stamp(node);
     *link_ = node;
-    if (registers.cut_version > keyspace_.stable_ || node->has_registers) write_registers_of(registers);
+    if (registers.cut_version > stable_ || node->has_registers) write_registers_of(registers);
   }
 
   void fold_del() {
-    if (*link_ == nullptr && row_.version <= keyspace_.stable_) return;
+    if (*link_ == nullptr && row_.version <= stable_) return;
     ensure();
-    fold_deadline(std::nullopt);
+    if (!row_.copied) fold_deadline(std::nullopt);
     if (wins_type()) {
       Node* node = *link_;
       if (node->is_hash()) hash_release(heap(), node);
@@ -170,6 +185,7 @@ class Fold {
   void raise_cut() {
     Registers registers = (*link_)->registers();
     if (!newer_than(registers.cut_version, registers.cut_site)) return;
+    result_.won = true;
     registers.cut_version = row_.version;
     registers.cut_site = site_;
     write_registers_of(registers);
@@ -180,10 +196,11 @@ class Fold {
   }
 
   void fold_deadline(const std::optional<std::int64_t>& deadline) {
-    if (*link_ == nullptr && row_.version <= keyspace_.stable_ && !deadline) return;
+    if (*link_ == nullptr && row_.version <= stable_ && !deadline) return;
     Registers registers = ensure()->registers();
     if (!newer_than(registers.expire_version, registers.expire_site)) return;
-    if (!deadline && !(*link_)->has_registers && row_.version <= keyspace_.stable_) return;
+    result_.won = true;
+    if (!deadline && !(*link_)->has_registers && row_.version <= stable_) return;
     registers.deadline = deadline.value_or(kNoDeadline);
     registers.expire_version = row_.version;
     registers.expire_site = site_;
@@ -196,6 +213,7 @@ class Fold {
     const State after = state_of(*link_);
     auto& sizes = keyspace_.sizes_[row_.db];
     if (after.exists != before_.exists) sizes.fetch_add(after.exists ? 1 : -1, std::memory_order_relaxed);
+    result_.exists = after.exists;
     if (after.deadline != before_.deadline) note_deadline(after.deadline);
     if (!after.exists) forget_key();
   }
@@ -212,19 +230,18 @@ class Fold {
     if (node == nullptr || !node->has_registers) return;
     const Registers registers = node->registers();
     if (registers.deadline != kNoDeadline) return;
-    if (registers.expire_version > keyspace_.stable_ || registers.cut_version > keyspace_.stable_) return;
+    if (registers.expire_version > stable_ || registers.cut_version > stable_) return;
     *link_ = write_registers(heap(), node, {}, false);
   }
 
   void forget_key() {
     Node* node = *link_;
-    if (node == nullptr || node->version > keyspace_.stable_) return;
+    if (node == nullptr || node->version > stable_) return;
     const Registers registers = node->registers();
-    if (registers.expire_version > keyspace_.stable_ || registers.cut_version > keyspace_.stable_) return;
+    if (registers.expire_version > stable_ || registers.cut_version > stable_) return;
     if (node->is_hash()) {
       bool tombstones = false;
-      hash_for_each(*node, true,
-                    [&](const FieldView& field) { tombstones |= field.version > keyspace_.stable_; });
+      hash_for_each(*node, true, [&](const FieldView& field) { tombstones |= field.version > stable_; });
       if (tombstones) return;
     }
     keyspace_.destroy(shard_, shard_.tables[row_.db].unlink(link_));
@@ -235,6 +252,8 @@ class Fold {
   const Row& row_;
   const std::uint64_t hash_;
   const SiteIndex site_;
+  const Version stable_;
+  FoldResult result_;
   Node** link_ = nullptr;
   State before_;
 };
@@ -250,13 +269,10 @@ void for_all_keys(Shard& shard, std::uint8_t db, const std::function<void(const 
 
 }  // namespace
 
-void Keyspace::fold(const Row& row, std::uint64_t hash, SiteIndex site) {
-  if (row.kind != RowKind::flush) {
-    Fold(*this, shards_[shard_of(hash)], row, hash, site).run();
-    return;
-  }
+FoldResult Keyspace::fold(const Row& row, std::uint64_t hash, SiteIndex site) {
+  if (row.kind != RowKind::flush) return Fold(*this, shards_[shard_of(hash)], row, hash, site).run();
   for (Shard& s : shards_) {
-    if (row.version <= stable_) {
+    if (row.version <= stable()) {
       // Nothing newer can be there: the whole table goes.
       std::size_t deadlines = 0, keys = 0;
       s.tables[row.db].drain([&](Node* node) {
@@ -278,10 +294,11 @@ void Keyspace::fold(const Row& row, std::uint64_t hash, SiteIndex site) {
     });
   }
   FlushRegister& flush = flushes_[row.db];
-  if (row.version > stable_ && (row.version > flush.version ||
-                                (row.version == flush.version && site_id(site) > site_id(flush.site)))) {
+  if (row.version > stable() && (row.version > flush.version ||
+                                 (row.version == flush.version && site_id(site) > site_id(flush.site)))) {
     flush = {row.version, site};
   }
+  return {.won = true};
 }
 
 }  // namespace isthmus

@@ -53,7 +53,8 @@ Keyspace::~Keyspace() {
 
 void Keyspace::take_settings(const Keyspace& other) {
   sites_[0] = other.sites_[0];
-  stable_ = other.stable_;
+  set_stable(other.stable());
+  set_linked(other.linked());
   hash_limits_ = other.hash_limits_;
 }
 

@@ -49,6 +49,15 @@ class ShardLocks {
   ShardSet set_;
 };
 
+/// What folding a row did.
+struct FoldResult {
+  bool won = false;  ///< a register has changed; if not, the row was a repeat or older than what was there
+  bool existed = false;  ///< the key held a value before, and this server had not told that it expired
+  bool exists = false;   ///< the same, afterwards
+  /// The version of a value of the own site (index 0) that a row of another site has replaced; else 0.
+  Version lost_version = 0;
+};
+
 /// The state, changed by `fold` only. Functions that take a key need its shard's lock; functions named for
 /// all shards need every lock. Every merge rule is in fold.cpp.
 class Keyspace {
@@ -69,13 +78,18 @@ class Keyspace {
 
   /// Merges one row into the state: commutative, associative, idempotent. Kind flush needs all locks. Rows
   /// that are not state (messages, leases) change nothing. `site` is the row's site as `site_index` gave it.
-  void fold(const backend::Row& row, std::uint64_t hash, SiteIndex site);
+  /// What it did is not known of a flush, which concerns every key: then `won` is true.
+  FoldResult fold(const backend::Row& row, std::uint64_t hash, SiteIndex site);
   /// Puts a key or a field of a checkpoint in, as its registers say.
   void restore(const backend::StoredKey& key);
   void restore(const backend::StoredField& field);
   /// What the checkpoint should hold for a key and its fields now.
   backend::StoredKey stored(const Key& key);
   backend::StoredField stored(const Key& key, std::string_view field);
+  /// The flushes that are still remembered, and one of a checkpoint put in. Both need all locks, or a
+  /// keyspace that nobody else knows.
+  std::vector<backend::StoredFlush> stored_flushes() const;
+  void restore(const backend::StoredFlush& flush);
 
   /// One step of SCAN over a shard's database; 0 at its end. Expired keys are not visited.
   std::uint64_t scan(std::size_t shard, std::uint8_t db, std::uint64_t cursor, std::int64_t now_ms,
@@ -118,7 +132,13 @@ class Keyspace {
 
   /// Nothing at or below `version` can arrive any more: tombstones and registers below it are forgotten. A
   /// site that nobody replicates to is always stable.
-  void set_stable(Version version) { stable_ = version; }
+  /// Set by one thread, at any time; never goes back while there are peers.
+  void set_stable(Version version) { stable_.store(version, std::memory_order_relaxed); }
+  Version stable() const { return stable_.load(std::memory_order_relaxed); }
+  /// Whether this site has peers. Then nobody deletes expired keys by rows: each server hides them, and tells
+  /// that they have expired, by itself. Any thread.
+  void set_linked(bool linked) { linked_.store(linked, std::memory_order_relaxed); }
+  bool linked() const { return linked_.load(std::memory_order_relaxed); }
   /// Takes over what was set on the other one: the own site, `stable`, the limits of packed hashes.
   void take_settings(const Keyspace& other);
   /// Exchanges the whole state, but not the watchers: all of them are told that their keys have changed. What
@@ -144,7 +164,8 @@ class Keyspace {
   std::array<std::atomic<std::uint64_t>, kDatabaseCount> deadline_counts_{};
   std::array<backend::SiteId, 256> sites_{};
   std::atomic<std::size_t> site_count_{1};
-  Version stable_ = std::numeric_limits<Version>::max();
+  std::atomic<Version> stable_{std::numeric_limits<Version>::max()};
+  std::atomic<bool> linked_{false};
   HashLimits hash_limits_;
 };
 

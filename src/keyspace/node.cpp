@@ -57,6 +57,7 @@ Node* make_node(Heap& heap, std::string_view name, std::string_view value, NodeT
   node->type = type;
   node->site = site;
   node->has_registers = node->piecewise = node->as_text = node->field_deleted = false;
+  node->told = node->awaited = node->counted = false;
   std::memcpy(node->data(), name.data(), name.size());
   if (!value.empty()) std::memcpy(node->data() + name.size(), value.data(), value.size());
   return node;

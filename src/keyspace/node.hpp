@@ -66,6 +66,9 @@ struct Node {
   bool piecewise : 1;      ///< a string that APPEND or SETRANGE built (OBJECT ENCODING says raw)
   bool as_text : 1;        ///< a string that INCRBYFLOAT wrote (OBJECT ENCODING never says int)
   bool field_deleted : 1;  ///< a field's tombstone
+  bool told : 1;           ///< of a key: its deadline has passed, and this server has said so
+  bool awaited : 1;        ///< of a key: its shard's list of what can be forgotten later has it
+  bool counted : 1;        ///< of a key: its shard has totals of counters for it or for its fields
 
   const char* data() const { return reinterpret_cast<const char*>(this) + kHeaderSize; }
   char* data() { return reinterpret_cast<char*>(this) + kHeaderSize; }

@@ -12,7 +12,8 @@ void append_seeds(backend::SharedLog& log, const backend::RowBatch& rows, backen
   backend::RowBatch transaction;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     backend::Row row = rows[i];
-    row.site = log.site();
+    if (row.site == 0) row.site = log.site();
+    row.copied = true;
     row.origin = origin;
     row.seq = ++last;
     transaction.append(row);
