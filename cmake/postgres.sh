@@ -1,19 +1,26 @@
-# A private PostgreSQL cluster for `./run postgres`: made, started and stopped by functions. To be sourced by bash.
+# Private PostgreSQL clusters for `./run postgres` and `./run two-sites`: made, started and stopped by functions. To be
+# sourced by bash.
 # shellcheck shell=bash
 #
-# It listens on a Unix socket only, in a folder that nobody else may enter, and knows people by their operating system's
+# Each listens on a Unix socket only, in a folder that nobody else may enter, and knows people by their operating system's
 # user (peer authentication). So there is no password to keep, and no port that another user of the machine could reach.
+# Clusters reach each other in the same way.
 #
-# postgres_prepare sets what the others need:
-#   PG_HOME      the folder of it all: cluster/ (the data), cluster/log/, socket/
-#   PG_USER      the operating system's user that runs the database server
-#   PG_SOCKET    the folder of the Unix socket
-#   PG_PROCESS   after postgres_start: the server's process
+# postgres_prepare begins with a cluster and sets what the other functions need, up to the next postgres_prepare:
+#   PG_HOME        the folder of it all: cluster/ (the data), cluster/log/, socket/
+#   PG_USER        the operating system's user that runs the database server
+#   PG_SOCKET      the folder of the Unix socket
+# postgres_start adds to these, by which postgres_stop finds all that were started:
+#   PG_PROCESSES   the database servers' processes
+#   PG_STARTED     their PG_HOMEs, in the same order
 
 PG_PROGRAMS=/usr/lib/postgresql/15/bin
 # Unix socket paths end at 107 bytes (unix(7)), of which PostgreSQL's own name takes 20.
 PG_SOCKET_FOLDER_MAX_BYTES=87
 PG_START_SECONDS=60
+PG_PROCESSES=()
+PG_STARTED=()
+PG_TEMPORARY_SOCKETS=()
 
 # as_postgres COMMAND...: as the user who runs the database server, which refuses to be root.
 as_postgres() {
@@ -56,7 +63,7 @@ postgres_find_home() {
   PG_HOME=$(cd "$PG_HOME" && pwd -P) || return 1
   if ! as_postgres test -w "$PG_HOME"; then
     echo "$PG_HOME belongs to $(stat -c %U "$PG_HOME"), and PostgreSQL would run as $PG_USER who cannot write there." >&2
-    echo "Run this as the user who ran it first, or name another folder: ISTHMUS_DATA=/some/folder ./run postgres" >&2
+    echo "Run this as the user who ran it first, or name another folder: ISTHMUS_DATA=/some/folder ./run …" >&2
     return 1
   fi
 }
@@ -65,7 +72,7 @@ postgres_choose_socket() {
   PG_SOCKET=$PG_HOME/socket
   if [ "$(printf %s "$PG_SOCKET" | wc -c)" -gt "$PG_SOCKET_FOLDER_MAX_BYTES" ]; then
     PG_SOCKET=$(mktemp -d /tmp/isthmus-postgres.XXXXXX)
-    PG_SOCKET_IS_TEMPORARY=yes
+    PG_TEMPORARY_SOCKETS+=("$PG_SOCKET")
     [ "$(id -un)" = "$PG_USER" ] || chown "$PG_USER:" "$PG_SOCKET"
   else
     as_postgres mkdir -p -m 700 "$PG_SOCKET"
@@ -91,12 +98,13 @@ postgres_write_access() {
   done | sort -u | as_postgres tee "$PG_HOME/cluster/pg_ident.conf" >/dev/null
 }
 
-# Starts the database server and waits until it takes connections. It ends with this shell, however that ends.
+# postgres_start [NAME=VALUE...]: starts the database server with these settings beside ours and waits until it takes
+# connections. It ends with this shell, however that ends.
 postgres_start() {
-  local tries output=$PG_HOME/cluster/start.log
+  local tries output=$PG_HOME/cluster/start.log process
   if as_postgres "$PG_PROGRAMS/pg_ctl" status -D "$PG_HOME/cluster" >/dev/null; then
     echo "PostgreSQL runs on $PG_HOME/cluster already, as process $(head -n 1 "$PG_HOME/cluster/postmaster.pid"):" >&2
-    echo "is there another ./run postgres?" >&2
+    echo "is there another ./run that uses this folder?" >&2
     return 1
   fi
   local settings=(
@@ -106,14 +114,17 @@ postgres_start() {
     -c max_slot_wal_keep_size=2GB
     # A file for each day of the week, overwritten after a week.
     -c logging_collector=on -c log_directory=log -c log_filename=postgresql-%a.log -c log_truncate_on_rotation=on
+    "${@/#/--}"
   )
   # In a session of its own, or Ctrl-C would stop it before its clients. The kernel stops it when this shell is gone.
   "${PG_PREFIX[@]}" setsid setpriv --pdeathsig INT "$PG_PROGRAMS/postgres" -D "$PG_HOME/cluster" "${settings[@]}" \
     </dev/null >"$output" 2>&1 &
-  PG_PROCESS=$!
+  process=$!
+  PG_PROCESSES+=("$process")
+  PG_STARTED+=("$PG_HOME")
   for ((tries = 0; tries < PG_START_SECONDS * 10; ++tries)); do
     if "$PG_PROGRAMS/pg_isready" -q -h "$PG_SOCKET" -U postgres; then return 0; fi
-    if ! kill -0 "$PG_PROCESS" 2>/dev/null; then break; fi
+    if ! kill -0 "$process" 2>/dev/null; then break; fi
     sleep 0.1
   done
   echo "PostgreSQL does not start; see $PG_HOME/cluster/log" >&2
@@ -121,11 +132,13 @@ postgres_start() {
   return 1
 }
 
-# Stops the database server if it runs, which ends its clients' sessions.
+# Stops all database servers that were started, which ends their clients' sessions.
 postgres_stop() {
-  if [ -n "${PG_PROCESS:-}" ] && kill -INT "$PG_PROCESS" 2>/dev/null; then wait "$PG_PROCESS" || true; fi
-  PG_PROCESS=
-  if [ -n "${PG_SOCKET_IS_TEMPORARY:-}" ]; then rm -rf "$PG_SOCKET"; fi
+  local process
+  for process in "${PG_PROCESSES[@]}"; do kill -INT "$process" 2>/dev/null || true; done
+  for process in "${PG_PROCESSES[@]}"; do wait "$process" || true; done
+  PG_PROCESSES=()
+  if [ ${#PG_TEMPORARY_SOCKETS[@]} -gt 0 ]; then rm -rf "${PG_TEMPORARY_SOCKETS[@]}"; fi
 }
 
 # Makes the role and the database `isthmus` if they are missing. The role may do what a server needs and no more.
@@ -135,6 +148,11 @@ postgres_make_database() {
     "${psql[@]}" -c 'CREATE ROLE isthmus LOGIN REPLICATION' postgres || return 1
   [ -n "$("${psql[@]}" -c "SELECT 1 FROM pg_database WHERE datname = 'isthmus'" postgres)" ] ||
     "${psql[@]}" -c 'CREATE DATABASE isthmus OWNER isthmus' postgres
+}
+
+# Lets the role link sites, for which PostgreSQL 15 wants a superuser: only he may create subscriptions.
+postgres_allow_links() {
+  as_postgres "$PG_PROGRAMS/psql" -X -q -v ON_ERROR_STOP=1 -h "$PG_SOCKET" -U postgres -c 'ALTER ROLE isthmus SUPERUSER' postgres
 }
 
 # The database as a connection URI, for --backend.
