@@ -44,8 +44,7 @@ class Connection:
         if self.writer is not None:
             return
         try:
-            self.reader, self.writer = await asyncio.wait_for(
-                asyncio.open_connection("127.0.0.1", self.server.port), REPLY_SECONDS)
+            self.reader, self.writer = await asyncio.wait_for(self.server.dial(), REPLY_SECONDS)
         except (OSError, asyncio.TimeoutError):
             raise Unreachable from None
         self.parser = resp.Reader()

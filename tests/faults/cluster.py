@@ -5,6 +5,7 @@ Made for tests/faults and tests/bench. Only the main thread may start processes:
 that started it.
 """
 
+import asyncio
 import ctypes
 import os
 import pathlib
@@ -40,21 +41,27 @@ def free_port():
 class Cluster:
     """A cluster with the database and role `isthmus`. The role has a random password, which TCP connections must show; the
     Unix socket is for those who may enter the folder. Source of the settings: what a site needs (wal_level) and nothing that
-    makes commits less safe."""
+    makes commits less safe. `address`: a further IP address to listen on, for whoever has one in the same /24; `links`: the
+    role may subscribe to other sites, for which PostgreSQL 15 wants a superuser."""
 
-    def __init__(self, **settings):
+    def __init__(self, address=None, port=None, links=False, **settings):
+        self.address, self.links = address, links
+        self.environment = {}  # of the server's process, beside ours
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="isthmus-postgres-", dir="/tmp"))
         self.data = self.folder / "data"
         self.socket_folder = self.folder / "socket"
-        self.port = free_port()
+        self.port = port or free_port()
         self.password = secrets.token_hex(12)
         self.process = None
         self.settings = {"wal_level": "logical", "max_wal_senders": 30, "max_replication_slots": 30,
-                         "unix_socket_directories": self.socket_folder, "listen_addresses": "127.0.0.1", "port": self.port,
+                         "unix_socket_directories": self.socket_folder, "listen_addresses": ",".join(self.addresses()), "port": self.port,
                          "log_line_prefix": "%m [%p] %a ", **settings}
         # initdb and postgres refuse to be root.
         self.user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
         self.make()
+
+    def addresses(self):
+        return ["127.0.0.1"] + ([self.address] if self.address else [])
 
     def make(self):
         """initdb, and who may connect how."""
@@ -64,9 +71,12 @@ class Cluster:
         self.run("initdb", "-D", self.data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8",
                  "--no-instructions")
         self.as_owner("mkdir", "-m", "700", self.socket_folder)
-        (self.data / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+        hosts = ["127.0.0.1/32"] + ([f"{self.address}/24"] if self.address else [])
+        (self.data / "pg_hba.conf").write_text("local all all trust\n" + "".join(
+            f"host all all {host} scram-sha-256\n" for host in hosts))
         self.start()
-        self.sql(f"CREATE ROLE isthmus LOGIN REPLICATION PASSWORD '{self.password}'", "postgres")
+        self.sql(f"CREATE ROLE isthmus LOGIN REPLICATION {'SUPERUSER' if self.links else ''} PASSWORD "
+                 f"'{self.password}'", "postgres")
         self.sql("CREATE DATABASE isthmus OWNER isthmus", "postgres")
 
     def as_owner(self, *command):
@@ -86,6 +96,7 @@ class Cluster:
             command += ["-c", f"{name}={value}"]
         with open(self.folder / "postgres.log", "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
+                                            env={**os.environ, **self.environment},
                                             preexec_fn=end_with_parent(signal.SIGQUIT), **self.user)
 
     def is_ready(self):
@@ -186,6 +197,7 @@ class Server:
         self.name, self.binary, self.url, self.log, self.options = name, binary, url, pathlib.Path(log), list(options)
         self.port = free_port()
         self.process = None
+        self.environment = {}  # of the process, beside ours
         self.may_end = True  # somebody is just ending it
         self.log_begin = 0   # where the log of this process begins
 
@@ -193,12 +205,16 @@ class Server:
         """Starts it and does not wait for it."""
         command = [self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--backend", self.url, "--advertise",
                    f"127.0.0.1:{self.port}", *self.options]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("ISTHMUS_")}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("ISTHMUS_")} | self.environment
         with open(self.log, "ab") as log:
             self.log_begin = log.tell()
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
                                             preexec_fn=end_with_parent(signal.SIGKILL))
         self.may_end = False
+
+    async def dial(self):
+        """A connection to it: (reader, writer)."""
+        return await asyncio.open_connection("127.0.0.1", self.port)
 
     def signal(self, number):
         if number in (signal.SIGKILL, signal.SIGTERM):

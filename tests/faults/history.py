@@ -39,9 +39,9 @@ TAIL_SECONDS = 12.0
 class Findings:
     """What is wrong, by rule. `time_text` shows a time of the caller's clock as the servers' logs do."""
 
-    def __init__(self, time_text=str):
+    def __init__(self, time_text=str, rules=RULES):
         self.time_text = time_text
-        self.by_rule = collections.OrderedDict((rule, []) for rule in RULES)
+        self.by_rule = collections.OrderedDict((rule, []) for rule in rules)
 
     def add(self, rule, text):
         self.by_rule[rule].append(text)
