@@ -74,8 +74,8 @@ class Peer {
   virtual const std::string& name() const = 0;
   /// The peer's database clock minus the clock of this process, in milliseconds.
   virtual std::int64_t clock_offset_ms() = 0;
-  /// How far the peer's log has each origin, in a snapshot taken after the position `end`, which is the end
-  /// of its WAL at that time.
+  /// How far the peer's log has each origin, in one snapshot. `end` is the end of its WAL a moment later: who
+  /// has received everything up to there has all that the snapshot saw.
   virtual Reaches reaches(Position& end) = 0;
   virtual PeerSlot slot(const std::string& name) = 0;
   /// Makes a permanent slot for this site, as a copy of the peer's own permanent slot, so that no open

@@ -16,7 +16,7 @@ constexpr std::string_view kLogTable = "log";
 constexpr std::string_view kInboxTable = "inbox";
 
 /// Columns by their names, in the order of Target.
-constexpr std::array<std::pair<std::string_view, Target>, 18> kColumns = {{
+constexpr std::array<std::pair<std::string_view, Target>, 23> kColumns = {{
     {"site", Target::site},
     {"origin", Target::origin},
     {"seq", Target::seq},
@@ -32,6 +32,11 @@ constexpr std::array<std::pair<std::string_view, Target>, 18> kColumns = {{
     {"requester", Target::requester},
     {"request", Target::request},
     {"reply", Target::reply},
+    {"copied", Target::copied},
+    {"base_version", Target::base_version},
+    {"base_site", Target::base_site},
+    {"counter", Target::counter},
+    {"total", Target::total},
     {"value", Target::value},
     {"id", Target::id},
     {"op", Target::op},
@@ -332,6 +337,13 @@ bool Decoder::number(Target target, const Value& value, std::int64_t lowest, std
   return true;
 }
 
+bool Decoder::boolean(Target target, const Value& value, bool& to, Event& event) {
+  if (value.null) return true;
+  if (value.bytes.size() != 1) return refuse(event, target, "is no boolean");
+  to = value.bytes[0] == (value.binary ? '\1' : 't');
+  return true;
+}
+
 /// Bytes in either form; NULL is empty. Those that came as text are kept in unhexed_, which has room for all
 /// of a message's before the first is taken, so that views of it stay valid.
 bool Decoder::bytes(Target target, const Value& value, std::string_view& to, Event& event) {
@@ -382,10 +394,19 @@ bool Decoder::row_value(Target target, const Value& value, Event& event) {
       return true;
     }
     case Target::group_end:
-      if (value.null) return true;
-      if (value.bytes.size() != 1) return refuse(event, target, "is no boolean");
-      row.group_end = value.bytes[0] == (value.binary ? '\1' : 't');
+      return boolean(target, value, row.group_end, event);
+    case Target::copied:
+      return boolean(target, value, row.copied, event);
+    case Target::base_version:
+      if (!number(target, value, 0, kMaxNumber, n, event)) return false;
+      row.count.base_version = static_cast<Version>(n);
       return true;
+    case Target::base_site:
+      return number(target, value, kMinNumber, kMaxNumber, row.count.base_site, event);
+    case Target::counter:
+      return number(target, value, kMinNumber, kMaxNumber, row.count.counter, event);
+    case Target::total:
+      return number(target, value, kMinNumber, kMaxNumber, row.count.total, event);
     case Target::key:
       return bytes(target, value, row.key, event);
     case Target::field:

@@ -90,6 +90,11 @@ class Decoder {
     requester,
     request,
     reply,
+    copied,
+    base_version,
+    base_site,
+    counter,
+    total,
     value,
     id,  // from here on of the inbox alone
     op,
@@ -110,6 +115,7 @@ class Decoder {
   bool inbox_value(Target target, const Value& value, Event& event);
   bool number(Target target, const Value& value, std::int64_t lowest, std::int64_t highest, std::int64_t& to,
               Event& event) const;
+  static bool boolean(Target target, const Value& value, bool& to, Event& event);
   bool bytes(Target target, const Value& value, std::string_view& to, Event& event);
 
   std::unordered_map<std::uint32_t, Relation> relations_;

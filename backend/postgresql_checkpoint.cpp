@@ -1,7 +1,7 @@
 #include "backend/postgresql_checkpoint.hpp"
 
 #include <array>
-#include <optional>
+#include <map>
 
 #include "backend/postgresql_copy.hpp"
 #include "backend/postgresql_schema.hpp"
@@ -34,7 +34,7 @@ bool is_dead_string(const StoredKey& key) {
 struct KeyArrays {
   PgArray db{PgType::int2}, key{PgType::bytea}, type{PgType::text}, version{PgType::int8}, site{PgType::int8},
       cut_version{PgType::int8}, cut_site{PgType::int8}, expire_at{PgType::int8},
-      expire_version{PgType::int8}, expire_site{PgType::int8}, value{PgType::bytea};
+      expire_version{PgType::int8}, expire_site{PgType::int8}, value{PgType::bytea}, totals{PgType::text};
 
   void add(const StoredKey& stored) {
     const StoredType kind = is_dead_string(stored) ? StoredType::none : stored.type;
@@ -52,18 +52,25 @@ struct KeyArrays {
     }
     expire_version.add(signed_number(stored.expire_version));
     expire_site.add(stored.expire_site);
-    if (kind == StoredType::string) {
+    const bool counted = kind == StoredType::string && !stored.totals.empty();
+    // The base of a counter may be nothing.
+    if (kind == StoredType::string && !(counted && stored.value.empty())) {
       value.add(std::string_view(stored.value));
     } else {
       value.add_null();
     }
+    if (counted) {
+      totals.add(std::string_view(stored.totals));
+    } else {
+      totals.add_null();
+    }
   }
-  std::size_t bytes() const { return key.bytes() + value.bytes(); }
+  std::size_t bytes() const { return key.bytes() + value.bytes() + totals.bytes(); }
 };
 
 struct FieldArrays {
   PgArray db{PgType::int2}, key{PgType::bytea}, field{PgType::bytea}, version{PgType::int8},
-      site{PgType::int8}, deleted{PgType::boolean}, value{PgType::bytea};
+      site{PgType::int8}, deleted{PgType::boolean}, value{PgType::bytea}, totals{PgType::text};
 
   void add(const StoredField& stored) {
     db.add(std::int64_t{stored.db});
@@ -72,13 +79,19 @@ struct FieldArrays {
     version.add(signed_number(stored.version));
     site.add(stored.site);
     deleted.add(std::int64_t{stored.deleted});
-    if (stored.deleted) {
+    const bool counted = !stored.deleted && !stored.totals.empty();
+    if (stored.deleted || (counted && stored.value.empty())) {
       value.add_null();
     } else {
       value.add(std::string_view(stored.value));
     }
+    if (counted) {
+      totals.add(std::string_view(stored.totals));
+    } else {
+      totals.add_null();
+    }
   }
-  std::size_t bytes() const { return key.bytes() + field.bytes() + value.bytes(); }
+  std::size_t bytes() const { return key.bytes() + field.bytes() + value.bytes() + totals.bytes(); }
 };
 
 // Merges with what is there: `v`, `c` and `x` are the value, the cut and the deadline that stay. A stored
@@ -88,13 +101,14 @@ const std::string& upsert_keys_sql() {
   static const std::string sql =
       "INSERT INTO isthmus.entry AS e (db, key, type, version, site, cut_version, cut_site, expire_at, "
       "expire_version, "
-      "expire_site, value) SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) "
+      "expire_site, value, totals) SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) "
       "ON CONFLICT (db, (" +
       index_part("key") +
-      ")) DO UPDATE SET (type, version, site, value, cut_version, cut_site, expire_at, expire_version, "
+      ")) DO UPDATE SET (type, version, site, value, totals, cut_version, cut_site, expire_at, "
+      "expire_version, "
       "expire_site) = ("
       "SELECT CASE WHEN v.dead THEN 'none' ELSE v.type END, v.version, v.site, CASE WHEN NOT v.dead THEN "
-      "v.value END, "
+      "v.value END, CASE WHEN NOT v.dead THEN v.totals END, "
       "v.cut_version, v.cut_site, "
       "CASE WHEN v.old_deadline THEN e.expire_at ELSE excluded.expire_at END, "
       "CASE WHEN v.old_deadline THEN e.expire_version ELSE excluded.expire_version END, "
@@ -105,6 +119,7 @@ const std::string& upsert_keys_sql() {
       "CASE WHEN k.old_value THEN e.version ELSE excluded.version END AS version, "
       "CASE WHEN k.old_value THEN e.site ELSE excluded.site END AS site, "
       "CASE WHEN k.old_value THEN e.value ELSE excluded.value END AS value, "
+      "CASE WHEN k.old_value THEN e.totals ELSE excluded.totals END AS totals, "
       "CASE WHEN k.old_cut THEN e.cut_version ELSE excluded.cut_version END AS cut_version, "
       "CASE WHEN k.old_cut THEN e.cut_site ELSE excluded.cut_site END AS cut_site, k.old_deadline "
       "FROM (SELECT (e.version, e.site) > (excluded.version, excluded.site) "
@@ -115,20 +130,22 @@ const std::string& upsert_keys_sql() {
       "k) w) v) "
       "WHERE (e.version, e.site, e.cut_version, e.cut_site, e.expire_version, e.expire_site, e.expire_at, "
       "e.type, "
-      "e.value) IS DISTINCT FROM (excluded.version, excluded.site, excluded.cut_version, excluded.cut_site, "
-      "excluded.expire_version, excluded.expire_site, excluded.expire_at, excluded.type, excluded.value)";
+      "e.value, e.totals) IS DISTINCT FROM (excluded.version, excluded.site, excluded.cut_version, "
+      "excluded.cut_site, excluded.expire_version, excluded.expire_site, excluded.expire_at, excluded.type, "
+      "excluded.value, excluded.totals)";
   return sql;
 }
 
 const std::string& upsert_fields_sql() {
   static const std::string sql =
-      "INSERT INTO isthmus.field AS e (db, key, field, version, site, deleted, value) "
-      "SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (db, (" +
+      "INSERT INTO isthmus.field AS e (db, key, field, version, site, deleted, value, totals) "
+      "SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (db, (" +
       index_part("key") + "), (" + index_part("field") +
       ")) DO UPDATE SET version = excluded.version, site = excluded.site, deleted = excluded.deleted, "
-      "value = excluded.value WHERE (excluded.version, excluded.site) >= (e.version, e.site) "
-      "AND (e.version, e.site, e.deleted, e.value) IS DISTINCT FROM "
-      "(excluded.version, excluded.site, excluded.deleted, excluded.value)";
+      "value = excluded.value, totals = excluded.totals "
+      "WHERE (excluded.version, excluded.site) >= (e.version, e.site) "
+      "AND (e.version, e.site, e.deleted, e.value, e.totals) IS DISTINCT FROM "
+      "(excluded.version, excluded.site, excluded.deleted, excluded.value, excluded.totals)";
   return sql;
 }
 
@@ -138,9 +155,9 @@ std::string same_key() { return "e.db = k.db AND " + index_part("e.key") + " = "
 void put_keys(PgConnection& connection, KeyArrays& arrays) {
   if (arrays.key.size() == 0) return;
   PgParams params;
-  for (PgArray* array :
-       {&arrays.db, &arrays.key, &arrays.type, &arrays.version, &arrays.site, &arrays.cut_version,
-        &arrays.cut_site, &arrays.expire_at, &arrays.expire_version, &arrays.expire_site, &arrays.value}) {
+  for (PgArray* array : {&arrays.db, &arrays.key, &arrays.type, &arrays.version, &arrays.site,
+                         &arrays.cut_version, &arrays.cut_site, &arrays.expire_at, &arrays.expire_version,
+                         &arrays.expire_site, &arrays.value, &arrays.totals}) {
     params.add(*array);
   }
   connection.exec(upsert_keys_sql(), params);
@@ -151,7 +168,7 @@ void put_fields(PgConnection& connection, FieldArrays& arrays) {
   if (arrays.key.size() == 0) return;
   PgParams params;
   for (PgArray* array : {&arrays.db, &arrays.key, &arrays.field, &arrays.version, &arrays.site,
-                         &arrays.deleted, &arrays.value}) {
+                         &arrays.deleted, &arrays.value, &arrays.totals}) {
     params.add(*array);
   }
   connection.exec(upsert_fields_sql(), params);
@@ -237,21 +254,54 @@ bool flush_keys(PgConnection& connection, FlushProgress& progress) {
   return more;
 }
 
-void read_uncovered_row(const CopyReader& copy, Row& row) {
-  row.site = copy->integer(0);
-  row.origin = copy->integer(1);
-  row.seq = static_cast<Seq>(copy->integer(2));
-  row.version = static_cast<Version>(copy->integer(3));
-  row.db = static_cast<std::uint8_t>(copy->integer(4));
-  const std::optional<RowKind> kind = row_kind_from_name(copy->bytes(5));
-  if (!kind) throw PgError("a row of the log has a kind that only a newer Isthmus knows", "XX001", false);
-  row.kind = *kind;
-  row.group_end = copy->boolean(6);
-  row.key = copy->bytes(7);
-  row.field = copy->bytes(8);
-  row.expire_at.reset();
-  if (!copy->is_null(9)) row.expire_at = copy->integer(9);
-  row.sent_at = copy->integer(10);
+/// The sites of the origins of `vector` whose site the progress does not know, as the log behind the
+/// checkpoint tells: by their rows, or by a row of kind reach that names them. 0 where it tells nothing.
+std::map<OriginId, SiteId> find_sites(PgConnection& connection, const Vector& vector) {
+  std::map<OriginId, SiteId> unknown;
+  for (const auto& [origin, seq] : vector) unknown.emplace(origin, 0);
+  const PgResult known = connection.exec("SELECT origin FROM isthmus.progress WHERE site IS NOT NULL");
+  for (int i = 0; i < known.rows(); ++i) unknown.erase(known.integer(i, 0));
+  if (unknown.empty()) return unknown;
+  const PgResult found = connection.exec(
+      "SET LOCAL enable_seqscan = on; SELECT origin, max(site) FROM isthmus.log WHERE arrived >= (SELECT "
+      "covered_from FROM isthmus.site) AND kind <> 'reach' GROUP BY origin UNION ALL "
+      "SELECT split_part(part, '=', 1)::bigint, site FROM isthmus.log, "
+      "regexp_split_to_table(convert_from(value, 'UTF8'), ' +') AS part WHERE kind = 'reach' AND arrived >= "
+      "(SELECT covered_from FROM isthmus.site) AND part ~ '^[0-9]+='");
+  for (int i = 0; i < found.rows(); ++i) {
+    const auto origin = unknown.find(found.integer(i, 0));
+    if (origin != unknown.end() && origin->second == 0) origin->second = found.integer(i, 1);
+  }
+  return unknown;
+}
+
+void put_flushes(PgConnection& connection, const std::vector<StoredFlush>& flushes) {
+  PgArray dbs(PgType::int2), versions(PgType::int8), sites(PgType::int8);
+  for (const StoredFlush& flush : flushes) {
+    dbs.add(std::int64_t{flush.db});
+    versions.add(signed_number(flush.version));
+    sites.add(flush.site);
+  }
+  connection.exec("DELETE FROM isthmus.flush WHERE NOT db = ANY ($1)", PgParams().add(dbs));
+  connection.exec(
+      "INSERT INTO isthmus.flush AS f (db, version, site) SELECT * FROM unnest($1, $2, $3) ON CONFLICT (db) "
+      "DO UPDATE SET version = excluded.version, site = excluded.site "
+      "WHERE (f.version, f.site) IS DISTINCT FROM (excluded.version, excluded.site)",
+      PgParams().add(dbs).add(versions).add(sites));
+}
+
+void put_frontiers(PgConnection& connection, const std::vector<StoredFrontier>& frontiers) {
+  if (frontiers.empty()) return;
+  PgArray sites(PgType::int8), of(PgType::int8), versions(PgType::int8);
+  for (const StoredFrontier& frontier : frontiers) {
+    sites.add(frontier.site);
+    of.add(frontier.of);
+    versions.add(signed_number(frontier.version));
+  }
+  connection.exec(
+      "INSERT INTO isthmus.frontier AS f (site, of_site, version) SELECT * FROM unnest($1, $2, $3) ON "
+      "CONFLICT (site, of_site) DO UPDATE SET version = excluded.version WHERE excluded.version > f.version",
+      PgParams().add(sites).add(of).add(versions));
 }
 
 }  // namespace
@@ -302,17 +352,26 @@ bool forget_some_flushed(PgConnection& connection, FlushProgress& progress) {
   return true;
 }
 
-void put_progress(PgConnection& connection, const Vector& vector, std::chrono::milliseconds age) {
-  PgArray origins(PgType::int8), seqs(PgType::int8);
-  for (const auto& [origin, seq] : vector) {
+void put_mark(PgConnection& connection, const CheckpointMark& mark, std::chrono::milliseconds age) {
+  const std::map<OriginId, SiteId> found = find_sites(connection, mark.vector);
+  PgArray origins(PgType::int8), seqs(PgType::int8), sites(PgType::int8);
+  for (const auto& [origin, seq] : mark.vector) {
     origins.add(origin);
     seqs.add(signed_number(seq));
+    const auto site = found.find(origin);
+    if (site == found.end()) {
+      sites.add_null();
+    } else {
+      sites.add(site->second);
+    }
   }
   connection.exec(
-      "INSERT INTO isthmus.progress AS p (origin, seq) SELECT * FROM unnest($1, $2) ON CONFLICT (origin) DO "
-      "UPDATE "
-      "SET seq = excluded.seq, updated_at = now() WHERE excluded.seq > p.seq",
-      PgParams().add(origins).add(seqs));
+      "INSERT INTO isthmus.progress AS p (origin, seq, site) SELECT * FROM unnest($1, $2, $3) ON CONFLICT "
+      "(origin) DO UPDATE SET seq = excluded.seq, site = coalesce(p.site, excluded.site), updated_at = now() "
+      "WHERE excluded.seq > p.seq",
+      PgParams().add(origins).add(seqs).add(sites));
+  put_flushes(connection, mark.flushes);
+  put_frontiers(connection, mark.frontiers);
   connection.exec("UPDATE isthmus.site SET covered_from = clock_timestamp() - make_interval(secs => " +
                   std::to_string(kCoverMarginSeconds + (age.count() + 999) / 1000) + ")");
 }
@@ -320,21 +379,17 @@ void put_progress(PgConnection& connection, const Vector& vector, std::chrono::m
 void read_uncovered_rows(PgConnection& connection, LoadSink& sink) {
   connection.exec("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
   try {
-    const PgResult progress = connection.exec("SELECT origin, seq FROM isthmus.progress", PgParams());
+    const PgResult progress = connection.exec("SELECT origin, seq, site FROM isthmus.progress", PgParams());
     for (int i = 0; i < progress.rows(); ++i) {
-      sink.covered(progress.integer(i, 0), static_cast<Seq>(progress.integer(i, 1)), 0);
+      sink.covered(progress.integer(i, 0), static_cast<Seq>(progress.integer(i, 1)), progress.integer(i, 2));
     }
     CopyReader copy(
         connection,
-        "COPY (SELECT l.site, l.origin, l.seq, l.version, l.db, l.kind, l.group_end, l.key, l.field, "
-        "l.expire_at, l.sent_at FROM isthmus.log l LEFT JOIN isthmus.progress p ON p.origin = l.origin "
-        "WHERE l.arrived >= (SELECT covered_from FROM isthmus.site) AND l.seq > coalesce(p.seq, 0) "
-        "ORDER BY l.origin, l.seq) TO STDOUT (FORMAT binary)");
-    Row row;
-    while (copy.next()) {
-      read_uncovered_row(copy, row);
-      sink.row(row);
-    }
+        "COPY (SELECT " + select_log_columns("NULL::bytea") +
+            " FROM isthmus.log l LEFT JOIN isthmus.progress p ON p.origin = l.origin "
+            "WHERE l.arrived >= (SELECT covered_from FROM isthmus.site) AND l.seq > coalesce(p.seq, 0) "
+            "ORDER BY l.origin, l.seq) TO STDOUT (FORMAT binary)");
+    while (copy.next()) sink.row(log_row(copy));
     connection.exec("COMMIT");
   } catch (const PgError& error) {
     if (!error.connection_lost) connection.exec("ROLLBACK");

@@ -38,9 +38,10 @@ struct FlushProgress {
 /// where to go on. False when the end was reached. Throws PgError.
 bool forget_some_flushed(PgConnection& connection, FlushProgress& progress);
 
-/// Records that the checkpoint covers `vector`, which was taken `age` ago, inside a transaction. Throws
+/// Records that the checkpoint covers `mark.vector`, which was taken `age` ago, and the rest of the mark,
+/// inside a transaction: flushes replace those that are there, of frontiers the higher one stays. Throws
 /// PgError.
-void put_progress(PgConnection& connection, const Vector& vector, std::chrono::milliseconds age);
+void put_mark(PgConnection& connection, const CheckpointMark& mark, std::chrono::milliseconds age);
 
 /// Reads the vector of the checkpoint and the rows of the log that it does not cover, without their values,
 /// per origin in the order of seq. Throws PgError.

@@ -124,6 +124,29 @@ void check_conninfo(const std::string& conninfo) {
   }
 }
 
+std::string complete_conninfo(const std::string& conninfo,
+                              const std::vector<std::pair<const char*, const char*>>& defaults) {
+  check_conninfo(conninfo);
+  const Options said = parse(conninfo);
+  std::string result;
+  const auto put = [&](const char* keyword, std::string_view value) {
+    if (!result.empty()) result += ' ';
+    result.append(keyword).append("='");
+    for (const char c : value) {
+      if (c == '\'' || c == '\\') result += '\\';
+      result += c;
+    }
+    result += '\'';
+  };
+  for (const PQconninfoOption* option = said.list.get(); option->keyword != nullptr; ++option) {
+    if (option->val != nullptr) put(option->keyword, option->val);
+  }
+  for (const auto& [keyword, value] : defaults) {
+    if (said.value(keyword).empty()) put(keyword, value);
+  }
+  return result;
+}
+
 std::string describe_conninfo(const std::string& conninfo) {
   const Options said = parse(conninfo);
   const Options defaults(PQconndefaults());

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 // libpq's own types, so that whoever includes this needs no libpq-fe.h.
@@ -171,6 +172,10 @@ bool is_postgresql_url(std::string_view url);
 /// Throws PgError, whose text repeats nothing of the string, if libpq cannot read it or if it seems to hold a
 /// password in a place where messages would show it.
 void check_conninfo(const std::string& conninfo);
+/// What the string says, and `defaults` (keyword, value) for what it does not say, as keywords and values.
+/// Throws PgError as check_conninfo.
+std::string complete_conninfo(const std::string& conninfo,
+                              const std::vector<std::pair<const char*, const char*>>& defaults);
 /// The place that a connection string names, as a URI of host, port and database only:
 /// `postgresql://host:port/dbname`, several hosts as libpq lists them, a socket's folder as `?host=`.
 std::string describe_conninfo(const std::string& conninfo);

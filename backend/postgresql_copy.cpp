@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstring>
+#include <optional>
 
 #include "backend/big_endian.hpp"
 
@@ -11,9 +12,13 @@ namespace {
 /// Signature, flags, length of the header's extension.
 constexpr std::string_view kHeader("PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0", 19);
 constexpr std::size_t kSignatureBytes = 11;
-constexpr std::uint16_t kLogColumnCount = 16;
+constexpr std::uint16_t kLogColumnCount = 21;
 constexpr std::uint32_t kNull = 0xFFFFFFFFU;
 constexpr std::uint16_t kTrailer = 0xFFFFU;
+/// Encoded rows go to libpq in pieces of about this size.
+constexpr std::size_t kPieceBytes = 256U << 10U;
+/// A buffer that had to hold a huge row shrinks to nothing above this.
+constexpr std::size_t kKeptBytes = 4U << 20U;
 
 /// Which parts a row has by its kind, even if they are empty. What it does not have is NULL, so that a person
 /// sees what belongs to it.
@@ -92,7 +97,7 @@ void append_copy_trailer(std::string& out) { append_big_endian(out, kTrailer); }
 void append_copy_row(std::string& out, const Row& row) {
   const std::string_view kind = row_kind_name(row.kind);
   // The lengths of all columns, the numbers, and the parts of variable size.
-  constexpr std::size_t kFixedBytes = 2 + kLogColumnCount * 4 + 8 * 8 + 2 + 1;
+  constexpr std::size_t kFixedBytes = 2 + kLogColumnCount * 4 + 12 * 8 + 2 + 1 + 1;
   const std::size_t begin = out.size();
   out.resize(begin + kFixedBytes + kind.size() + row.key.size() + row.field.size() + row.value.size() +
              row.event.size() + row.reply.size());
@@ -116,8 +121,38 @@ void append_copy_row(std::string& out, const Row& row) {
   cursor.int8_or_null(row.requester != 0, static_cast<std::uint64_t>(row.requester));
   cursor.int8_or_null(row.requester != 0, row.request);
   cursor.bytes_or_null(row.requester != 0 && row.request != 0, row.reply);
+  cursor.number<std::uint32_t>(1);
+  cursor.number<std::uint8_t>(row.copied ? 1 : 0);
+  const bool counts = is_count(row.kind);
+  cursor.int8_or_null(counts, row.count.base_version);
+  cursor.int8_or_null(counts, static_cast<std::uint64_t>(row.count.base_site));
+  cursor.int8_or_null(counts, static_cast<std::uint64_t>(row.count.counter));
+  cursor.int8_or_null(counts, static_cast<std::uint64_t>(row.count.total));
   cursor.bytes_or_null(parts.value, row.value);
   out.resize(static_cast<std::size_t>(cursor.at() - out.data()));
+}
+
+void copy_rows(PgConnection& connection, const RowBatch& rows, const std::string& before,
+               std::string& buffer) {
+  connection.send(before + "COPY isthmus.log (" + kLogColumns + ") FROM STDIN (FORMAT binary)");
+  // The first piece is encoded while PostgreSQL begins.
+  buffer.clear();
+  append_copy_header(buffer);
+  bool begun = false;
+  const auto hand_over = [&] {
+    if (!begun) connection.await_copy_in();
+    begun = true;
+    connection.copy_in(buffer);
+    buffer.clear();
+  };
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    append_copy_row(buffer, rows[i]);
+    if (buffer.size() >= kPieceBytes) hand_over();
+  }
+  append_copy_trailer(buffer);
+  hand_over();
+  connection.end_copy_in();
+  if (buffer.capacity() > kKeptBytes) std::string().swap(buffer);
 }
 
 std::int64_t CopyDecoder::integer(std::size_t column) const {
@@ -208,6 +243,43 @@ bool CopyReader::next() {
     }
     if (step == CopyDecoder::Step::need_more) decoder_.feed(piece);
   }
+}
+
+std::string select_log_columns(std::string_view value) {
+  return "l.site, l.origin, l.seq, l.version, l.db, l.kind, l.group_end, l.key, l.field, l.expire_at, "
+         "l.sent_at, l.event, l.requester, l.request, l.reply, l.copied, l.base_version, l.base_site, "
+         "l.counter, l.total, " +
+         std::string(value);
+}
+
+Row log_row(const CopyReader& reader) {
+  Row row;
+  row.site = reader->integer(0);
+  row.origin = reader->integer(1);
+  row.seq = static_cast<Seq>(reader->integer(2));
+  row.version = static_cast<Version>(reader->integer(3));
+  row.db = static_cast<std::uint8_t>(reader->integer(4));
+  const std::optional<RowKind> kind = row_kind_from_name(reader->bytes(5));
+  if (!kind) {
+    throw PgError("the kind of a log row '" + std::string(reader->bytes(5)) +
+                      "' is unknown: a newer Isthmus wrote it; use that version",
+                  "", false);
+  }
+  row.kind = *kind;
+  row.group_end = reader->boolean(6);
+  row.key = reader->bytes(7);
+  row.field = reader->bytes(8);
+  if (!reader->is_null(9)) row.expire_at = reader->integer(9);
+  row.sent_at = reader->integer(10);
+  row.event = reader->bytes(11);
+  row.requester = reader->integer(12);
+  row.request = static_cast<std::uint64_t>(reader->integer(13));
+  row.reply = reader->bytes(14);
+  row.copied = reader->boolean(15);
+  row.count = {static_cast<Version>(reader->integer(16)), reader->integer(17), reader->integer(18),
+               reader->integer(19)};
+  row.value = reader->bytes(20);
+  return row;
 }
 
 }  // namespace isthmus::backend

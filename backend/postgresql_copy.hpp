@@ -14,14 +14,20 @@ namespace isthmus::backend {
 /// The columns of isthmus.log in the order in which `append_copy_row` writes them.
 inline constexpr const char* kLogColumns =
     "site, origin, seq, version, db, kind, group_end, key, field, expire_at, sent_at, event, requester, "
-    "request, "
-    "reply, value";
+    "request, reply, copied, base_version, base_site, counter, total, value";
+/// The same as a list of a SELECT from the log under the name l, with another expression for the value.
+std::string select_log_columns(std::string_view value);
 
 /// What goes before the first row and behind the last one of a binary COPY.
 void append_copy_header(std::string& out);
 void append_copy_trailer(std::string& out);
 /// A row of the log with the columns of kLogColumns. What a row does not have is NULL.
 void append_copy_row(std::string& out, const Row& row);
+
+/// Appends the rows to the log: runs `before` and a COPY in one string, which is one transaction unless the
+/// session is in one. `buffer` is memory that is used again. Throws PgError.
+void copy_rows(PgConnection& connection, const RowBatch& rows, const std::string& before,
+               std::string& buffer);
 
 /// Takes apart the byte stream of a binary COPY, without I/O. Source: PostgreSQL documentation, COPY, "Binary
 /// Format".
@@ -69,5 +75,9 @@ class CopyReader {
   PgConnection& connection_;
   CopyDecoder decoder_;
 };
+
+/// The current row, whose columns are those of kLogColumns; its views live until the next one. Throws PgError
+/// if a newer Isthmus has written it.
+Row log_row(const CopyReader& reader);
 
 }  // namespace isthmus::backend

@@ -7,7 +7,6 @@
 #include <chrono>
 #include <cstring>
 #include <optional>
-#include <set>
 #include <stdexcept>
 #include <utility>
 
@@ -20,6 +19,7 @@
 #include "backend/postgresql_connection.hpp"
 #include "backend/postgresql_feed_reads.hpp"
 #include "backend/postgresql_schema.hpp"
+#include "backend/postgresql_slots.hpp"
 #include "backend/random_id.hpp"
 
 namespace isthmus::backend {
@@ -34,7 +34,7 @@ constexpr milliseconds kBeginPatience{3000};
 /// How long the creation of the permanent slot waits for each transaction of the cluster. The caller retries.
 constexpr const char* kCreateLockTimeout = "2s";
 /// Between two looks at something that should be over in a moment.
-constexpr milliseconds kShortPause{2}, kPause{20};
+constexpr milliseconds kPause{20};
 /// The server needs to hear of our position to let go of WAL: that is not urgent. Whatever is urgent it asks.
 constexpr milliseconds kReportInterval{1000};
 /// `stream` returns after so many messages even if there are more, so that its caller gets a turn.
@@ -50,18 +50,6 @@ constexpr std::string_view kNotInState = "55000";
 constexpr std::string_view kNotSupported = "0A000";
 constexpr std::string_view kLockNotAvailable = "55P03";
 constexpr std::string_view kLimitExceeded = "53400";
-
-/// An LSN as PostgreSQL writes it: two hexadecimal numbers with a slash.
-Position parse_lsn(std::string_view text) {
-  std::uint32_t high = 0, low = 0;
-  const char* end = text.data() + text.size();
-  const auto [slash, problem] = std::from_chars(text.data(), end, high, 16);
-  if (problem == std::errc() && slash != end && *slash == '/') {
-    const auto [stop, low_problem] = std::from_chars(slash + 1, end, low, 16);
-    if (low_problem == std::errc() && stop == end) return Position{high} << 32U | low;
-  }
-  throw FeedError("PostgreSQL named a position that is none: " + std::string(text));
-}
 
 std::string hex(std::uint64_t number) {
   std::array<char, 16> digits{};
@@ -251,23 +239,8 @@ void PostgresqlFeed::create_anchor() {
 }
 
 void PostgresqlFeed::name_what_blocks() {
-  const PgResult oldest = tables_->exec(
-      "SELECT * FROM (SELECT 'the transaction of process ' || pid || coalesce(' in database ' || datname, "
-      "''), "
-      "extract(epoch FROM clock_timestamp() - xact_start)::bigint, age(backend_xid) AS age FROM "
-      "pg_stat_activity "
-      "WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() "
-      "UNION ALL SELECT 'the prepared transaction ' || quote_literal(gid) || ' in database ' || database, "
-      "extract(epoch FROM clock_timestamp() - prepared)::bigint, age(transaction) FROM pg_prepared_xacts) AS "
-      "t "
-      "ORDER BY age DESC LIMIT 1");
-  std::string who = "a transaction that has just ended";
-  if (oldest.rows() == 1) {
-    who = oldest.string(0, 0);
-    if (!oldest.is_null(0, 1)) who += ", open for " + oldest.string(0, 1) + " s";
-  }
   throw FeedError("the replication slot " + anchor_ + " cannot be created yet: its creation waits for " +
-                  who);
+                  oldest_transaction(*tables_));
 }
 
 /// The permanent slot is there and cannot be copied: another server is just creating it, or it has lost its
@@ -292,37 +265,9 @@ void PostgresqlFeed::await_anchor(const PgError& error, Clock::time_point deadli
   ::poll(nullptr, 0, static_cast<int>(kPause.count()));
 }
 
-/// Waits until every transaction that was just writing to the log when the slot was copied is over, so that
-/// later snapshots see what it committed. Who holds such a lock and is idle has not begun to commit.
 void PostgresqlFeed::settle() {
-  constexpr const char* kWriters =
-      "SELECT l.virtualtransaction, l.pid, coalesce(a.wait_event = 'SyncRep', false) FROM pg_locks l "
-      "LEFT JOIN pg_stat_activity a ON a.pid = l.pid "
-      "WHERE l.locktype = 'relation' AND l.relation = 'isthmus.log'::regclass AND l.mode = "
-      "'RowExclusiveLock' "
-      "AND l.granted AND l.pid IS NOT NULL AND l.database = (SELECT oid FROM pg_database WHERE datname = "
-      "current_database()) AND coalesce(a.state, '') NOT LIKE 'idle in transaction%'";
-  const Clock::time_point deadline = Clock::now() + kBeginPatience;
-  std::optional<std::set<std::string>> awaited;
-  for (;;) {
-    const PgResult writers = tables_->exec(kWriters);
-    std::set<std::string> busy;
-    int last = -1;
-    for (int i = 0; i < writers.rows(); ++i) {
-      std::string writer = writers.string(i, 0);
-      if (awaited && !awaited->contains(writer)) continue;
-      busy.insert(std::move(writer));
-      last = i;
-    }
-    if (busy.empty()) return;
-    awaited = std::move(busy);
-    if (Clock::now() >= deadline) {
-      throw FeedError("the feed cannot begin yet: process " + writers.string(last, 1) +
-                      " is in the middle of writing to the log" +
-                      (writers.boolean(last, 2) ? ", and its commit waits for a synchronous standby" : ""));
-    }
-    ::poll(nullptr, 0, static_cast<int>(kShortPause.count()));
-  }
+  const std::string busy = await_log_writers(*tables_, kBeginPatience);
+  if (!busy.empty()) throw FeedError("the feed cannot begin yet: process " + busy);
 }
 
 // ---- the stream ----

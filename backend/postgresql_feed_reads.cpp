@@ -60,30 +60,6 @@ StoredType stored_type(std::string_view name) {
   throw_newer("type of a key", name);
 }
 
-/// The current row, whose columns are those of kLogColumns.
-Row row_of(const CopyReader& reader) {
-  Row row;
-  row.site = reader->integer(0);
-  row.origin = reader->integer(1);
-  row.seq = static_cast<Seq>(reader->integer(2));
-  row.version = static_cast<Version>(reader->integer(3));
-  row.db = static_cast<std::uint8_t>(reader->integer(4));
-  const std::optional<RowKind> kind = row_kind_from_name(reader->bytes(5));
-  if (!kind) throw_newer("kind of a log row", reader->bytes(5));
-  row.kind = *kind;
-  row.group_end = reader->boolean(6);
-  row.key = reader->bytes(7);
-  row.field = reader->bytes(8);
-  row.expire_at = integer_or_none(reader, 9);
-  row.sent_at = reader->integer(10);
-  row.event = reader->bytes(11);
-  row.requester = reader->integer(12);
-  row.request = static_cast<std::uint64_t>(reader->integer(13));
-  row.reply = reader->bytes(14);
-  row.value = reader->bytes(15);
-  return row;
-}
-
 }  // namespace
 
 FeedReads::FeedReads(PgConnection& connection) : connection_(connection) { connection_.exec(kSettings); }
@@ -105,35 +81,68 @@ void FeedReads::read_lease() {
 void FeedReads::read_progress() {
   progress_.clear();
   last_seqs_.clear();
+  sites_.clear();
   const PgResult site = connection_.exec("SELECT covered_from FROM isthmus.site");
   covered_from_ = site.rows() == 1 ? site.string(0, 0) : kForever;
-  const PgResult rows = connection_.exec("SELECT origin, seq, cut FROM isthmus.progress");
+  const PgResult rows = connection_.exec("SELECT origin, seq, cut, site FROM isthmus.progress");
   for (int i = 0; i < rows.rows(); ++i) {
     const OriginId origin = rows.integer(i, 0);
-    const Progress progress{static_cast<Seq>(rows.integer(i, 1)), static_cast<Seq>(rows.integer(i, 2))};
+    const Progress progress{static_cast<Seq>(rows.integer(i, 1)), static_cast<Seq>(rows.integer(i, 2)),
+                            rows.integer(i, 3)};
     progress_[origin] = progress;
     last_seqs_[origin] = std::max(progress.seq, progress.cut);
+    sites_[origin] = progress.site;
   }
 }
 
 void FeedReads::read_state(LoadSink& sink) {
   begin_snapshot();
-  Vector covered;
-  for (const auto& [origin, progress] : progress_) {
-    covered[origin] = progress.seq;
-    sink.covered(origin, progress.seq, 0);
-  }
-  read_keys(sink);
-  read_fields(sink);
-  const std::vector<Beyond> beyond = look_beyond(covered, covered_from_);
-  read_log(covered, covered_from_, beyond, false, &sink, nullptr);
+  read_all(sink, true);
   end_snapshot();
 }
 
+void FeedReads::read_state_and_reaches(LoadSink& sink, Reaches& reaches) {
+  begin_snapshot();
+  read_all(sink, false);
+  for (const auto& [origin, last] : last_seqs_) {
+    const auto progress = progress_.find(origin);
+    reaches[origin] = {sites_[origin], last, progress == progress_.end() ? 0 : progress->second.cut};
+  }
+  end_snapshot();
+}
+
+void FeedReads::read_all(LoadSink& sink, bool with_messages) {
+  Vector covered;
+  for (const auto& [origin, progress] : progress_) {
+    covered[origin] = progress.seq;
+    sink.covered(origin, progress.seq, progress.site);
+  }
+  read_mark(sink);
+  read_keys(sink);
+  read_fields(sink);
+  const std::vector<Beyond> beyond = look_beyond(covered, covered_from_);
+  read_log(covered, covered_from_, beyond, with_messages ? Messages::without_value : Messages::none, &sink,
+           nullptr);
+}
+
+void FeedReads::read_mark(LoadSink& sink) {
+  const PgResult flushes = connection_.exec("SELECT db, version, site FROM isthmus.flush");
+  for (int i = 0; i < flushes.rows(); ++i) {
+    sink.flushed({static_cast<std::uint8_t>(flushes.integer(i, 0)),
+                  static_cast<Version>(flushes.integer(i, 1)), flushes.integer(i, 2)});
+  }
+  const PgResult frontiers = connection_.exec("SELECT site, of_site, version FROM isthmus.frontier");
+  for (int i = 0; i < frontiers.rows(); ++i) {
+    sink.frontier(
+        {frontiers.integer(i, 0), frontiers.integer(i, 1), static_cast<Version>(frontiers.integer(i, 2))});
+  }
+}
+
 void FeedReads::read_keys(LoadSink& sink) {
-  CopyReader reader(connection_,
-                    "COPY (SELECT db, key, type, version, site, cut_version, cut_site, expire_at, "
-                    "expire_version, expire_site, value FROM isthmus.entry) TO STDOUT (FORMAT binary)");
+  CopyReader reader(
+      connection_,
+      "COPY (SELECT db, key, type, version, site, cut_version, cut_site, expire_at, "
+      "expire_version, expire_site, value, totals FROM isthmus.entry) TO STDOUT (FORMAT binary)");
   StoredKey key;
   while (reader.next()) {
     key.db = static_cast<std::uint8_t>(reader->integer(0));
@@ -147,11 +156,13 @@ void FeedReads::read_keys(LoadSink& sink) {
     key.expire_version = static_cast<Version>(reader->integer(8));
     key.expire_site = reader->integer(9);
     key.value = reader->bytes(10);
+    key.totals = reader->bytes(11);
     // A string that was set and later deleted: the deletion is what remains.
     if (key.type == StoredType::string &&
         std::tie(key.version, key.site) < std::tie(key.cut_version, key.cut_site)) {
       key.type = StoredType::none;
       key.value.clear();
+      key.totals.clear();
     }
     sink.key(key);
   }
@@ -160,12 +171,14 @@ void FeedReads::read_keys(LoadSink& sink) {
 // Fields that a deletion of their key or a newer string has superseded are left out. A field whose key has no
 // row of its own gets a key that claims nothing.
 void FeedReads::read_fields(LoadSink& sink) {
-  CopyReader reader(connection_,
-                    "COPY (SELECT f.db, f.key, f.field, f.version, f.site, f.deleted, f.value, e.key IS NULL "
-                    "FROM isthmus.field f LEFT JOIN isthmus.entry e ON e.db = f.db AND e.key = f.key "
-                    "WHERE e.key IS NULL OR ((f.version, f.site) >= (e.cut_version, e.cut_site) "
-                    "AND (e.type <> 'string' OR (f.version, f.site) >= (e.version, e.site)))) "
-                    "TO STDOUT (FORMAT binary)");
+  CopyReader reader(
+      connection_,
+      "COPY (SELECT f.db, f.key, f.field, f.version, f.site, f.deleted, f.value, e.key IS NULL, "
+      "f.totals "
+      "FROM isthmus.field f LEFT JOIN isthmus.entry e ON e.db = f.db AND e.key = f.key "
+      "WHERE e.key IS NULL OR ((f.version, f.site) >= (e.cut_version, e.cut_site) "
+      "AND (e.type <> 'string' OR (f.version, f.site) >= (e.version, e.site)))) "
+      "TO STDOUT (FORMAT binary)");
   std::set<std::pair<std::uint8_t, std::string>> orphans;
   StoredField field;
   while (reader.next()) {
@@ -176,6 +189,7 @@ void FeedReads::read_fields(LoadSink& sink) {
     field.site = reader->integer(4);
     field.deleted = reader->boolean(5);
     field.value = reader->bytes(6);
+    field.totals = reader->bytes(8);
     if (reader->boolean(7) && orphans.emplace(field.db, field.key).second) {
       StoredKey owner;
       owner.db = field.db;
@@ -193,7 +207,8 @@ std::vector<FeedReads::Beyond> FeedReads::look_beyond(const Vector& known, const
   const std::vector<std::pair<OriginId, Seq>> origins(known.begin(), known.end());
   const std::string sql =
       "SELECT l.origin, max(l.seq), min(l.seq) FILTER (WHERE l.seq > coalesce(k.known, 0)), "
-      "min(l.arrived) FILTER (WHERE l.seq > coalesce(k.known, 0)) FROM isthmus.log l LEFT JOIN " +
+      "min(l.arrived) FILTER (WHERE l.seq > coalesce(k.known, 0)), max(l.site) FROM isthmus.log l LEFT "
+      "JOIN " +
       origins_relation(origins) + " ON k.origin = l.origin WHERE l.arrived >= " + connection_.literal(since) +
       "::timestamptz GROUP BY l.origin ORDER BY 4, 1";
   const PgResult rows = connection_.exec(sql);
@@ -202,6 +217,7 @@ std::vector<FeedReads::Beyond> FeedReads::look_beyond(const Vector& known, const
     const OriginId origin = rows.integer(i, 0);
     Seq& last = last_seqs_[origin];
     last = std::max(last, static_cast<Seq>(rows.integer(i, 1)));
+    sites_[origin] = rows.integer(i, 4);
     if (!rows.is_null(i, 2))
       beyond.push_back({static_cast<Seq>(rows.integer(i, 2)), rows.string(i, 3), origin});
   }
@@ -212,21 +228,21 @@ std::vector<FeedReads::Beyond> FeedReads::look_beyond(const Vector& known, const
 /// an origin stay whole. Within an origin the order of `position` is that of seq, but for rows that were
 /// appended again: those are repeats.
 void FeedReads::read_log(const Vector& known, const std::string& since, const std::vector<Beyond>& beyond,
-                         bool with_messages, LoadSink* load, FeedSink* feed) {
+                         Messages messages, LoadSink* load, FeedSink* feed) {
   if (beyond.empty()) return;
   std::vector<std::pair<OriginId, Seq>> origins;
   for (const Beyond& part : beyond) origins.emplace_back(part.origin, seq_of(known, part.origin));
-  const std::string value =
-      with_messages ? "l.value" : "CASE WHEN l.kind NOT IN ('publish', 'spublish') THEN l.value END";
+  const std::string value = messages == Messages::without_value
+                                ? "CASE WHEN l.kind NOT IN ('publish', 'spublish') THEN l.value END"
+                                : "l.value";
+  const std::string filter = messages == Messages::none ? " AND l.kind NOT IN ('publish', 'spublish')" : "";
   CopyReader reader(
       connection_,
-      "COPY (SELECT l.site, l.origin, l.seq, l.version, l.db, l.kind, l.group_end, l.key, l.field, "
-      "l.expire_at, l.sent_at, l.event, l.requester, l.request, l.reply, " +
-          value + " FROM isthmus.log l JOIN " + origins_relation(origins) +
+      "COPY (SELECT " + select_log_columns(value) + " FROM isthmus.log l JOIN " + origins_relation(origins) +
           " ON k.origin = l.origin AND l.seq > k.known WHERE l.arrived >= " + connection_.literal(since) +
-          "::timestamptz ORDER BY k.rank, l.position) TO STDOUT (FORMAT binary)");
+          "::timestamptz" + filter + " ORDER BY k.rank, l.position) TO STDOUT (FORMAT binary)");
   while (reader.next()) {
-    const Row row = row_of(reader);
+    const Row row = log_row(reader);
     if (load != nullptr) load->row(row);
     if (feed != nullptr) feed->row(row);
   }
@@ -272,9 +288,45 @@ bool FeedReads::read_missing(const Vector& known, FeedSink& sink) {
     from = kForever;
     beyond = look_beyond(known, from);
   }
-  if (complete) read_log(known, from, beyond, true, nullptr, &sink);
+  if (complete) read_log(known, from, beyond, Messages::whole, nullptr, &sink);
   end_snapshot();
   return complete;
+}
+
+bool FeedReads::read_rows(OriginId origin, Seq from, Seq to, LoadSink& sink) {
+  begin_snapshot();
+  const auto progress = progress_.find(origin);
+  bool complete = progress == progress_.end() || progress->second.cut < from;
+  // For the BRIN index on (origin, seq), whatever the statistics say.
+  const std::string which = " FROM isthmus.log l WHERE l.origin = " + std::to_string(origin) +
+                            " AND l.seq BETWEEN " + std::to_string(from) + " AND " + std::to_string(to);
+  if (complete) {
+    const PgResult found =
+        connection_.exec("SET LOCAL enable_seqscan = off; SELECT count(DISTINCT l.seq), max(l.seq)" + which);
+    const auto there = static_cast<Seq>(found.integer(0, 0));
+    complete = there == 0 || static_cast<Seq>(found.integer(0, 1)) == from + there - 1;
+  }
+  if (complete) {
+    CopyReader reader(connection_, "COPY (SELECT DISTINCT ON (l.seq) " + select_log_columns("l.value") +
+                                       which + " ORDER BY l.seq, l.position) TO STDOUT (FORMAT binary)");
+    while (reader.next()) sink.row(log_row(reader));
+  }
+  end_snapshot();
+  return complete;
+}
+
+Reaches read_reaches(PgConnection& connection) {
+  const PgResult rows = connection.exec(
+      "SELECT coalesce(l.origin, p.origin), coalesce(l.site, p.site, 0), greatest(l.last, p.seq, p.cut), "
+      "coalesce(p.cut, 0) FROM (SELECT origin, max(site) AS site, max(seq) AS last FROM isthmus.log "
+      "WHERE arrived >= (SELECT covered_from FROM isthmus.site) GROUP BY origin) l "
+      "FULL JOIN isthmus.progress p ON p.origin = l.origin");
+  Reaches reaches;
+  for (int i = 0; i < rows.rows(); ++i) {
+    reaches[rows.integer(i, 0)] = {rows.integer(i, 1), static_cast<Seq>(rows.integer(i, 2)),
+                                   static_cast<Seq>(rows.integer(i, 3))};
+  }
+  return reaches;
 }
 
 std::vector<InboxRow> FeedReads::read_inbox() {

@@ -10,6 +10,7 @@
 #include "backend/postgresql_connection.hpp"
 #include "backend/postgresql_copy.hpp"
 #include "backend/postgresql_feed.hpp"
+#include "backend/postgresql_links.hpp"
 #include "backend/postgresql_schema.hpp"
 #include "backend/postgresql_upkeep.hpp"
 
@@ -18,11 +19,6 @@ namespace {
 
 /// SQL has no unsigned numbers. A version above this would be 2,700 years ahead.
 constexpr std::uint64_t kMaxNumber = std::numeric_limits<std::int64_t>::max();
-/// Encoded rows go to libpq in pieces of about this size.
-constexpr std::size_t kPieceBytes = 256U << 10U;
-/// A buffer that had to hold a huge row shrinks to nothing above this.
-constexpr std::size_t kKeptBytes = 4U << 20U;
-
 // Beyond these times a session that is stuck lets go by itself: a backend whose client is gone ends within
 // half a second even while it is at work, and one whose client stopped in the middle of a transaction after
 // three seconds. No statement here runs long enough for its compilation to pay.
@@ -81,7 +77,7 @@ class PostgresqlLog final : public SharedLog {
   void read_uncovered(LoadSink& sink) override;
   void sign_off(OriginId server) override;
   std::unique_ptr<Feed> open_feed() override { return open_postgresql_feed(conninfo_, site_); }
-  std::unique_ptr<Links> open_links() override { throw LinkError("links: not yet"); }
+  std::unique_ptr<Links> open_links() override { return open_postgresql_links(conninfo_, site_); }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -95,7 +91,6 @@ class PostgresqlLog final : public SharedLog {
   void check_row(const Row& row) const;
   std::string statements_before_copy(const RowBatch& batch,
                                      const std::vector<std::int64_t>& stamped_inbox) const;
-  void copy_rows(const RowBatch& batch, const std::string& sql);
 
   const std::string conninfo_, description_;
   const std::chrono::seconds retention_;
@@ -149,10 +144,11 @@ void PostgresqlLog::open() {
   check_server(connection);
   create_schema(connection);
   make_partitions(connection, partition_width(retention_));
-  const PgResult site = connection.exec("SELECT id, secret FROM isthmus.site");
+  const PgResult site = connection.exec("SELECT id, secret, name FROM isthmus.site");
   if (site.rows() != 1) throw OpenError("the database is damaged: the table isthmus.site must have one row");
   site_ = site.integer(0, 0);
   secret_ = site.string(0, 1);
+  site_name_ = site.string(0, 2);
 }
 
 /// Runs `body` on a session; an error becomes an AppendError, and a lost session is closed.
@@ -288,31 +284,9 @@ void PostgresqlLog::append(const RowBatch& batch, const std::vector<std::int64_t
     if (batch.empty()) {
       session.exec(before);
     } else {
-      copy_rows(batch, before + "COPY isthmus.log (" + kLogColumns + ") FROM STDIN (FORMAT binary)");
+      copy_rows(session, batch, before, buffer_);
     }
   });
-}
-
-void PostgresqlLog::copy_rows(const RowBatch& batch, const std::string& sql) {
-  commit_->send(sql);
-  // The first piece is encoded while PostgreSQL begins.
-  buffer_.clear();
-  append_copy_header(buffer_);
-  bool begun = false;
-  const auto hand_over = [&] {
-    if (!begun) commit_->await_copy_in();
-    begun = true;
-    commit_->copy_in(buffer_);
-    buffer_.clear();
-  };
-  for (std::size_t i = 0; i < batch.size(); ++i) {
-    append_copy_row(buffer_, batch[i]);
-    if (buffer_.size() >= kPieceBytes) hand_over();
-  }
-  append_copy_trailer(buffer_);
-  hand_over();
-  commit_->end_copy_in();
-  if (buffer_.capacity() > kKeptBytes) std::string().swap(buffer_);
 }
 
 // ---- the upkeep thread ----
@@ -361,12 +335,11 @@ bool PostgresqlLog::forget_flushed(std::uint8_t db, Version version, SiteId site
 }
 
 void PostgresqlLog::put_mark(const CheckpointMark& mark) {
-  const Vector& vector = mark.vector;
   const Clock::time_point now = Clock::now();
   const auto age =
       std::chrono::duration_cast<std::chrono::milliseconds>(now - checkpoint_began_.value_or(now));
   upkeep_run([&](PgConnection& session) {
-    write_under_lease(session, guard_, [&] { put_progress(session, vector, age); });
+    write_under_lease(session, guard_, [&] { backend::put_mark(session, mark, age); });
   });
   checkpoint_began_.reset();
 }

@@ -85,19 +85,6 @@ void check_capacity(const ServerFacts& facts) {
   }
 }
 
-/// The version of the schema; 0 if there is none. The catalog is asked by queries: to_regclass() may answer
-/// from a cache that does not know yet what another session has just committed.
-std::int64_t read_version(PgConnection& connection) {
-  const PgResult found = connection.exec(
-      "SELECT count(*), count(c.oid) FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid "
-      "AND c.relname = 'schema_version' WHERE n.nspname = 'isthmus'");
-  if (found.integer(0, 1) > 0) {
-    return connection.exec("SELECT max(version) FROM isthmus.schema_version").integer(0, 0);
-  }
-  if (found.integer(0, 0) == 0) return 0;
-  refuse("the database has a schema named isthmus that is not ours: rename it, or name another database");
-}
-
 /// Brings the schema from `version` to ours, inside a transaction.
 void migrate(PgConnection& connection, std::int64_t version) {
   if (version > kPostgresqlSchemaVersion) {
@@ -106,7 +93,9 @@ void migrate(PgConnection& connection, std::int64_t version) {
            ": use the newer one");
   }
   if (version == kPostgresqlSchemaVersion) return;
-  connection.exec(postgresql_tables_sql());
+  // Sessions that hold up the change of a table are waited for, but not for ever.
+  connection.exec("SET LOCAL lock_timeout = '30s'");
+  connection.exec(version == 0 ? postgresql_tables_sql() : postgresql_migration_sql());
   connection.exec(postgresql_sql_interface());
   connection.exec("INSERT INTO isthmus.schema_version (version) VALUES (" +
                   std::to_string(kPostgresqlSchemaVersion) + ")");
@@ -164,11 +153,13 @@ std::string index_part(std::string_view column) {
          ", 1, 1000) || sha256(" + name + ") END";
 }
 
-std::string permanent_slot(SiteId site) {
-  char name[32];
-  std::snprintf(name, sizeof name, "isthmus_%" PRIx64, static_cast<std::uint64_t>(site));
-  return name;
+std::string site_hex(SiteId site) {
+  char digits[20];
+  std::snprintf(digits, sizeof digits, "%" PRIx64, static_cast<std::uint64_t>(site));
+  return digits;
 }
+
+std::string permanent_slot(SiteId site) { return "isthmus_" + site_hex(site); }
 
 void check_server(PgConnection& connection) {
   if (connection.server_version() < kOldestServer) {
@@ -184,13 +175,26 @@ void check_server(PgConnection& connection) {
   check_capacity(facts);
 }
 
+// The catalog is asked by queries: to_regclass() may answer from a cache that does not know yet what another
+// session has just committed.
+std::int64_t schema_version(PgConnection& connection) {
+  const PgResult found = connection.exec(
+      "SELECT count(*), count(c.oid) FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid "
+      "AND c.relname = 'schema_version' WHERE n.nspname = 'isthmus'");
+  if (found.integer(0, 1) > 0) {
+    return connection.exec("SELECT max(version) FROM isthmus.schema_version").integer(0, 0);
+  }
+  if (found.integer(0, 0) == 0) return 0;
+  refuse("the database has a schema named isthmus that is not ours: rename it, or name another database");
+}
+
 void create_schema(PgConnection& connection) {
   // The usual case takes no lock.
-  if (read_version(connection) == kPostgresqlSchemaVersion) return;
+  if (schema_version(connection) == kPostgresqlSchemaVersion) return;
   connection.exec("BEGIN");
   try {
     connection.exec("SELECT pg_advisory_xact_lock(" + std::to_string(kSchemaLock) + ")");
-    migrate(connection, read_version(connection));
+    migrate(connection, schema_version(connection));
     connection.exec("COMMIT");
   } catch (const PgError& error) {
     if (!error.connection_lost) connection.exec("ROLLBACK");

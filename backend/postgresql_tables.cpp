@@ -40,6 +40,11 @@ CREATE TABLE isthmus.log (
   requester  bigint,
   request    bigint,
   reply      bytea,
+  copied     boolean NOT NULL DEFAULT false,
+  base_version  bigint,
+  base_site  bigint,
+  counter    bigint,
+  total      bigint,
   value      bytea
 ) PARTITION BY RANGE (arrived);
 CREATE INDEX log_origin_seq ON isthmus.log USING brin (origin, seq) WITH (pages_per_range = 64);
@@ -55,7 +60,6 @@ COMMENT ON COLUMN isthmus.log.seq IS '1, 2, 3 ... within its origin';
 COMMENT ON COLUMN isthmus.log.version IS
 'Milliseconds since 1970, times 65536, plus a counter; the highest one wins. 0: a message of a server that was not
 the writer';
-COMMENT ON COLUMN isthmus.log.kind IS 'set update hset hcreate hdel del expire flush publish spublish lease';
 COMMENT ON COLUMN isthmus.log.group_end IS 'The last row of one command or one EXEC';
 COMMENT ON COLUMN isthmus.log.key IS 'Of a message: the channel. Of a lease: where its holder listens';
 COMMENT ON COLUMN isthmus.log.expire_at IS 'Deadline in milliseconds since 1970; NULL: none';
@@ -78,6 +82,7 @@ CREATE TABLE isthmus.entry (
   expire_at       bigint,
   expire_version  bigint NOT NULL,
   expire_site     bigint NOT NULL,
+  totals          text,
   value           bytea
 ) WITH (@checkpoint_storage@);
 CREATE UNIQUE INDEX entry_key ON isthmus.entry (db, (@key@));
@@ -94,6 +99,7 @@ CREATE TABLE isthmus.field (
   version  bigint NOT NULL,
   site     bigint NOT NULL,
   deleted  boolean NOT NULL,
+  totals   text,
   value    bytea
 ) WITH (@checkpoint_storage@);
 CREATE UNIQUE INDEX field_key ON isthmus.field (db, (@key@), (@field@));
@@ -102,6 +108,7 @@ COMMENT ON COLUMN isthmus.field.deleted IS 'A deleted field that must still be r
 
 CREATE TABLE isthmus.progress (
   origin      bigint PRIMARY KEY,
+  site        bigint,
   seq         bigint NOT NULL,
   cut         bigint NOT NULL DEFAULT 0,
   updated_at  timestamptz NOT NULL DEFAULT now()
@@ -126,6 +133,7 @@ COMMENT ON TABLE isthmus.inbox IS
 
 CREATE TABLE isthmus.site (
   id            bigint NOT NULL,
+  name          text,
   secret        text NOT NULL,
   born          timestamptz NOT NULL DEFAULT now(),
   covered_from  timestamptz NOT NULL DEFAULT '-infinity'
@@ -161,18 +169,106 @@ INSERT INTO isthmus.site (id, secret)
 INSERT INTO isthmus.lease (id, server, address) VALUES (0, 0, '');
 )sql";
 
+// What version 2 says of columns that it added, to new databases and to those of version 1.
+constexpr const char* kCommentsOfVersion2 = R"sql(
+COMMENT ON COLUMN isthmus.log.kind IS
+'set update hset hcreate hdel del expire incr hincr htype flush publish spublish lease frontier reach';
+COMMENT ON COLUMN isthmus.log.copied IS
+'Taken over from another site''s database by a server, and not brought by that site''s stream';
+COMMENT ON COLUMN isthmus.log.base_version IS
+'Of incr and hincr, with base_site: what was counted on; value is what it was then';
+COMMENT ON COLUMN isthmus.log.counter IS 'Of incr and hincr: the lease under which it was counted';
+COMMENT ON COLUMN isthmus.log.total IS 'What that lease has added to the base so far';
+COMMENT ON COLUMN isthmus.entry.totals IS
+'Of a string that sites count on: lease=total@version of each, to be added to value. Its version and site are those of value';
+COMMENT ON COLUMN isthmus.field.totals IS 'As that of entry';
+COMMENT ON COLUMN isthmus.progress.site IS 'Whose origin it is; 0 or NULL: not known';
+COMMENT ON COLUMN isthmus.site.name IS 'What people call this site; NULL if nobody has named it';
+)sql";
+
+constexpr const char* kTablesOfVersion2 = R"sql(
+CREATE TABLE isthmus.flush (
+  db       smallint PRIMARY KEY,
+  version  bigint NOT NULL,
+  site     bigint NOT NULL
+) WITH (@small_storage@);
+COMMENT ON TABLE isthmus.flush IS
+'The checkpoint: databases that were flushed and must still be remembered; what is older was deleted';
+
+CREATE TABLE isthmus.frontier (
+  site     bigint NOT NULL,
+  of_site  bigint NOT NULL,
+  version  bigint NOT NULL,
+  PRIMARY KEY (site, of_site)
+) WITH (@small_storage@);
+COMMENT ON TABLE isthmus.frontier IS
+'The checkpoint: up to which version a site has said that it has everything of another one';
+
+CREATE TABLE isthmus.peer (
+  name             text PRIMARY KEY,
+  id               bigint NOT NULL DEFAULT 0,
+  conninfo         text NOT NULL,
+  slot             text NOT NULL DEFAULT '',
+  state            text NOT NULL DEFAULT 'new',
+  detail           text NOT NULL DEFAULT '',
+  since            timestamptz NOT NULL DEFAULT clock_timestamp(),
+  clock_offset_ms  bigint NOT NULL DEFAULT 0,
+  lag_ms           bigint NOT NULL DEFAULT 0,
+  lag_rows         bigint NOT NULL DEFAULT 0,
+  slot_bytes       bigint NOT NULL DEFAULT 0,
+  slot_state       text NOT NULL DEFAULT ''
+) WITH (@small_storage@);
+COMMENT ON TABLE isthmus.peer IS 'The other sites. Holds passwords: for the owner only';
+COMMENT ON COLUMN isthmus.peer.name IS 'As the option --peer says';
+COMMENT ON COLUMN isthmus.peer.id IS 'The id in its table isthmus.site; 0: never reached yet';
+COMMENT ON COLUMN isthmus.peer.conninfo IS 'How the PostgreSQL of this site connects to that of the peer. Secret';
+COMMENT ON COLUMN isthmus.peer.slot IS 'The slot there through which this site receives; empty: no link yet';
+COMMENT ON COLUMN isthmus.peer.state IS 'up down seeding refused new, as the writer of this site has found it';
+COMMENT ON COLUMN isthmus.peer.detail IS 'Why it is not up';
+COMMENT ON COLUMN isthmus.peer.since IS 'Since when it is in that state';
+COMMENT ON COLUMN isthmus.peer.clock_offset_ms IS 'The clock of its database minus ours';
+COMMENT ON COLUMN isthmus.peer.lag_ms IS 'The age of its newest frontier in our log';
+COMMENT ON COLUMN isthmus.peer.lag_rows IS 'Rows in its log that ours lacks';
+COMMENT ON COLUMN isthmus.peer.slot_bytes IS 'WAL that the PostgreSQL of this site keeps for it';
+COMMENT ON COLUMN isthmus.peer.slot_state IS 'wal_status of the slot that keeps it; empty if there is none';
+)sql";
+
+// The columns of an older database stay in their order: `value` is then in the middle.
+constexpr const char* kFromVersion1 = R"sql(
+ALTER TABLE isthmus.log
+  ADD COLUMN copied boolean NOT NULL DEFAULT false, ADD COLUMN base_version bigint, ADD COLUMN base_site bigint,
+  ADD COLUMN counter bigint, ADD COLUMN total bigint;
+ALTER TABLE isthmus.entry ADD COLUMN totals text;
+ALTER TABLE isthmus.field ADD COLUMN totals text;
+ALTER TABLE isthmus.progress ADD COLUMN site bigint;
+ALTER TABLE isthmus.site ADD COLUMN name text;
+UPDATE isthmus.progress SET site = (SELECT id FROM isthmus.site);
+)sql";
+
 // One may be left of a schema that somebody has dropped. It is never dropped and made anew: a slot that has
 // seen it fails for ever then.
-constexpr const char* kPublicationSql = R"sql(
+// The columns of isthmus_link are those of the oldest version that may be at its other end: a column is added
+// everywhere before it is published.
+constexpr const char* kPublicationsSql = R"sql(
 DO $$
+DECLARE
+  own bigint := (SELECT id FROM isthmus.site);
+  wanted record;
 BEGIN
-  IF EXISTS (SELECT FROM pg_publication WHERE pubname = '@publication@') THEN
-    ALTER PUBLICATION @publication@ SET TABLE isthmus.log @filter@, isthmus.inbox;
-    ALTER PUBLICATION @publication@ SET (publish = 'insert', publish_via_partition_root = true);
-  ELSE
-    CREATE PUBLICATION @publication@ FOR TABLE isthmus.log @filter@, isthmus.inbox
-      WITH (publish = 'insert', publish_via_partition_root = true);
-  END IF;
+  FOR wanted IN VALUES
+    ('@feed@', 'isthmus.log, isthmus.inbox'),
+    ('@feed_of_writer@', format(
+      'isthmus.log WHERE (version = 0 OR kind IN (''lease'', ''frontier'') OR site <> %s OR copied), isthmus.inbox', own)),
+    ('@link@', format('isthmus.log (@link_columns@) WHERE (site = %s)', own))
+  LOOP
+    IF EXISTS (SELECT FROM pg_publication WHERE pubname = wanted.column1) THEN
+      EXECUTE format('ALTER PUBLICATION %I SET TABLE ', wanted.column1) || wanted.column2;
+      EXECUTE format('ALTER PUBLICATION %I SET (publish = ''insert'', publish_via_partition_root = true)', wanted.column1);
+    ELSE
+      EXECUTE format('CREATE PUBLICATION %I FOR TABLE ', wanted.column1) || wanted.column2 ||
+        ' WITH (publish = ''insert'', publish_via_partition_root = true)';
+    END IF;
+  END LOOP;
 END $$;
 )sql";
 
@@ -198,12 +294,18 @@ WITH
     SELECT log.*, ARRAY[log.version, log.site] AS stamp
     FROM isthmus.log LEFT JOIN isthmus.progress ON progress.origin = log.origin
     WHERE log.arrived >= (SELECT covered_from FROM isthmus.site) AND log.seq > coalesce(progress.seq, 0)
-      AND log.kind NOT IN ('publish', 'spublish', 'lease')
+      AND log.kind NOT IN ('publish', 'spublish', 'lease', 'frontier', 'reach')
   ),
-  flushed AS (SELECT db, max(stamp) AS stamp FROM tail WHERE kind = 'flush' GROUP BY db),
+  flushed AS (
+    SELECT db, max(stamp) AS stamp FROM (
+      SELECT db, stamp FROM tail WHERE kind = 'flush' UNION ALL
+      SELECT db, ARRAY[version, site] FROM isthmus.flush) f GROUP BY db
+  ),
   touched AS (SELECT DISTINCT db, key FROM tail WHERE kind <> 'flush'),
   settled AS (
-    SELECT e.db, e.key, 'string' AS type, NULL::bytea AS field, e.value, e.version, e.site,
+    SELECT e.db, e.key, 'string' AS type, NULL::bytea AS field,
+           CASE WHEN e.totals IS NULL THEN e.value ELSE isthmus.counted(e.value, e.totals) END AS value,
+           e.version, e.site,
            CASE WHEN (e.expire_version, e.expire_site) >= (e.cut_version, e.cut_site)
                  AND ARRAY[e.expire_version, e.expire_site] >= coalesce(f.stamp, '{0,0}')
                 THEN e.expire_at END AS expire_at
@@ -212,7 +314,8 @@ WITH
       WHERE e.type = 'string' AND (e.version, e.site) >= (e.cut_version, e.cut_site)
         AND ARRAY[e.version, e.site] >= coalesce(f.stamp, '{0,0}') AND t.key IS NULL
     UNION ALL
-    SELECT h.db, h.key, 'hash', h.field, h.value, h.version, h.site,
+    SELECT h.db, h.key, 'hash', h.field,
+           CASE WHEN h.totals IS NULL THEN h.value ELSE isthmus.counted(h.value, h.totals) END, h.version, h.site,
            CASE WHEN (e.expire_version, e.expire_site) >= (e.cut_version, e.cut_site)
                  AND ARRAY[e.expire_version, e.expire_site] >= coalesce(f.stamp, '{0,0}')
                 THEN e.expire_at END
@@ -241,10 +344,32 @@ WITH
     SELECT db, key, 'field', field, CASE WHEN kind <> 'hdel' THEN coalesce(value, '') END, NULL, stamp
       FROM tail WHERE kind IN ('hset', 'hcreate', 'hdel')
     UNION ALL
+    SELECT db, key, 'hash', NULL, NULL, NULL, stamp FROM tail WHERE kind = 'htype'
+    UNION ALL
+    SELECT db, key, CASE kind WHEN 'incr' THEN 'string' ELSE 'field' END, field, value, NULL,
+           ARRAY[base_version, base_site] FROM tail WHERE kind IN ('incr', 'hincr')
+    UNION ALL
     SELECT db, key, 'cut', NULL, NULL, NULL, stamp FROM tail WHERE kind IN ('set', 'del')
     UNION ALL
     SELECT db, key, 'deadline', NULL, NULL, CASE WHEN kind IN ('set', 'expire') THEN expire_at END, stamp
-      FROM tail WHERE kind IN ('set', 'del', 'expire', 'hcreate')
+      FROM tail WHERE kind IN ('set', 'del', 'expire', 'hcreate') OR (kind = 'incr' AND value IS NULL)
+  ),
+  count AS (
+    SELECT db, key, 'string' AS what, NULL::bytea AS field, ARRAY[version, site] AS stamp, t.*
+      FROM touched JOIN isthmus.entry USING (db, key), isthmus.totals_of(totals) AS t
+    UNION ALL
+    SELECT db, key, 'field', field, ARRAY[version, site], t.*
+      FROM touched JOIN isthmus.field USING (db, key), isthmus.totals_of(totals) AS t
+    UNION ALL
+    SELECT db, key, CASE kind WHEN 'incr' THEN 'string' ELSE 'field' END, field, ARRAY[base_version, base_site],
+           counter, total, version
+      FROM tail WHERE kind IN ('incr', 'hincr')
+  ),
+  counted AS (
+    SELECT db, key, what, field, stamp, sum(total) AS total
+    FROM (SELECT DISTINCT ON (db, key, what, field, stamp, counter) * FROM count
+          ORDER BY db, key, what, field, stamp, counter, at DESC) latest
+    GROUP BY db, key, what, field, stamp
   ),
   winner AS (
     SELECT DISTINCT ON (db, key, what, field) * FROM fact ORDER BY db, key, what, field, stamp DESC
@@ -259,12 +384,15 @@ WITH
     FROM winner WINDOW same_key AS (PARTITION BY db, key)
   ),
   unsettled AS (
-    SELECT j.db, j.key, CASE what WHEN 'field' THEN 'hash' ELSE 'string' END AS type, j.field, j.value,
+    SELECT j.db, j.key, CASE j.what WHEN 'field' THEN 'hash' ELSE 'string' END AS type, j.field,
+           CASE WHEN c.total IS NULL THEN j.value ELSE isthmus.sum_of(j.value, c.total) END AS value,
            j.stamp[1] AS version, j.stamp[2] AS site,
            CASE WHEN deadline_stamp >= greatest(cut, f.stamp) THEN expire_at END AS expire_at
     FROM judged j LEFT JOIN flushed f ON f.db = j.db
-    WHERE what IN ('string', 'field') AND value IS NOT NULL AND j.stamp >= greatest(cut, f.stamp)
-      AND j.stamp > CASE what WHEN 'string' THEN hash_stamp ELSE string_stamp END
+      LEFT JOIN counted c ON c.db = j.db AND c.key = j.key AND c.what = j.what AND c.stamp = j.stamp
+        AND c.field IS NOT DISTINCT FROM j.field
+    WHERE j.what IN ('string', 'field') AND (j.value IS NOT NULL OR c.total IS NOT NULL)
+      AND j.stamp >= greatest(cut, f.stamp) AND j.stamp > CASE j.what WHEN 'string' THEN hash_stamp ELSE string_stamp END
   ),
   shown AS (SELECT * FROM settled UNION ALL SELECT * FROM unsettled)
 SELECT db, isthmus.readable(key) AS key, type, isthmus.readable(field) AS field, isthmus.readable(value) AS value,
@@ -289,6 +417,27 @@ EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN
   RETURN '\x' || encode(bytes, 'hex');
 END $$;
 COMMENT ON FUNCTION isthmus.readable(bytea) IS 'Bytes as text where they are UTF-8, else as \x and hexadecimal';
+
+CREATE OR REPLACE FUNCTION isthmus.totals_of(totals text, OUT counter bigint, OUT total bigint, OUT at bigint)
+RETURNS SETOF record LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+  SELECT split_part(part, '=', 1)::bigint, split_part(split_part(part, '=', 2), '@', 1)::bigint,
+         split_part(part, '@', 2)::bigint
+  FROM regexp_split_to_table(totals, ' +') AS part WHERE part <> ''
+$$;
+COMMENT ON FUNCTION isthmus.totals_of(text) IS 'What leases have counted: the column totals, taken apart';
+
+CREATE OR REPLACE FUNCTION isthmus.sum_of(base bytea, total numeric) RETURNS bytea
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT convert_to(least(greatest(total + CASE WHEN encode(base, 'escape') ~ '^-?[0-9]+$'
+    THEN encode(base, 'escape')::numeric ELSE 0 END, -9223372036854775808), 9223372036854775807)::text, 'UTF8')
+$$;
+COMMENT ON FUNCTION isthmus.sum_of(bytea, numeric) IS 'A counter: its base, NULL for none, and what was added';
+
+CREATE OR REPLACE FUNCTION isthmus.counted(base bytea, totals text) RETURNS bytea
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT isthmus.sum_of(base, coalesce(sum(t.total), 0)) FROM isthmus.totals_of(totals) AS t
+$$;
+COMMENT ON FUNCTION isthmus.counted(bytea, text) IS 'A counter: its base, NULL for none, and the column totals';
 
 CREATE OR REPLACE FUNCTION isthmus.deadline(ttl interval) RETURNS bigint
 LANGUAGE sql VOLATILE AS $$
@@ -365,23 +514,29 @@ std::string function_sql(const SqlFunction& function, const std::string& type) {
          " IS '" + comment + "';\nREVOKE ALL ON " + name_of + " FROM PUBLIC;\n";
 }
 
-std::string publication_sql(std::string_view name, std::string_view filter_of_log) {
-  std::string sql = kPublicationSql;
-  replace_all(sql, "@publication@", name);
-  replace_all(sql, "@filter@", filter_of_log);
-  return sql;
+void fill_in(std::string& sql) {
+  replace_all(sql, "@feed@", kPublication);
+  replace_all(sql, "@feed_of_writer@", kWriterPublication);
+  replace_all(sql, "@link@", kLinkPublication);
+  replace_all(sql, "@link_columns@", kLinkColumns);
+  replace_all(sql, "@checkpoint_storage@", kCheckpointStorage);
+  replace_all(sql, "@small_storage@", kSmallStorage);
 }
 
 }  // namespace
 
 std::string postgresql_tables_sql() {
-  std::string sql = std::string(kTables) + publication_sql(kPublication, "") +
-                    publication_sql(kWriterPublication, "WHERE (version = 0 OR kind = 'lease')");
+  std::string sql = std::string(kTables) + kTablesOfVersion2 + kCommentsOfVersion2 + kPublicationsSql;
+  fill_in(sql);
   replace_all(sql, "@site@", std::to_string(random_id()));
-  replace_all(sql, "@checkpoint_storage@", kCheckpointStorage);
-  replace_all(sql, "@small_storage@", kSmallStorage);
   replace_all(sql, "@key@", index_part("key"));
   replace_all(sql, "@field@", index_part("field"));
+  return sql;
+}
+
+std::string postgresql_migration_sql() {
+  std::string sql = std::string(kFromVersion1) + kTablesOfVersion2 + kCommentsOfVersion2 + kPublicationsSql;
+  fill_in(sql);
   return sql;
 }
 

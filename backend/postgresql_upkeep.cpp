@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "backend/postgresql_checkpoint.hpp"
+#include "backend/postgresql_links.hpp"
 #include "backend/postgresql_schema.hpp"
 
 namespace isthmus::backend {
@@ -29,6 +30,9 @@ constexpr milliseconds kStatementWait{10'000};
 constexpr int kDeadRows = 20'000;
 /// Rows of the default partition that go in one transaction.
 constexpr int kDefaultRows = 10'000;
+/// Origins of sites that are peers, or of unknown ones while there are peers, are remembered for so many
+/// days.
+constexpr std::int64_t kForeignOriginDays = 30;
 /// Rounds, about seconds, between two of a chore.
 constexpr std::uint64_t kSummarizeRounds = 5, kMeasureRounds = 10, kVacuumRounds = 5, kPruneRounds = 60;
 
@@ -87,6 +91,7 @@ UpkeepReport PostgresqlUpkeep::round(PgConnection& connection, const ServerRow& 
     chore([&] { end_silent_holder(connection); });
   }
   ++rounds_;
+  chore([&] { report.peers = read_peers(connection); });
   report.disk_bytes = disk_bytes_;
   report.default_partition_rows = default_rows_;
   if (failure) throw *failure;
@@ -193,25 +198,26 @@ bool PostgresqlUpkeep::drop_partition(PgConnection& connection, OriginId lease) 
 bool PostgresqlUpkeep::record_cut(PgConnection& connection, OriginId lease, const std::string& partition) {
   connection.set_statement_wait(kScanWait);
   const PgResult rows = connection.exec(
-      "SELECT l.origin, l.last, coalesce(l.last_state > coalesce(p.seq, 0), false) FROM ("
-      "SELECT origin, max(seq) AS last, max(seq) FILTER (WHERE kind NOT IN " +
+      "SELECT l.origin, l.last, coalesce(l.last_state > coalesce(p.seq, 0), false), l.site FROM ("
+      "SELECT origin, max(site) AS site, max(seq) AS last, max(seq) FILTER (WHERE kind NOT IN " +
           std::string(kMessageKinds) + ") AS last_state FROM " + partition +
           " GROUP BY origin) l LEFT JOIN isthmus.progress p ON p.origin = l.origin",
       PgParams());
   connection.set_statement_wait(kStatementWait);
-  PgArray origins(PgType::int8), seqs(PgType::int8);
+  PgArray origins(PgType::int8), seqs(PgType::int8), sites(PgType::int8);
   for (int i = 0; i < rows.rows(); ++i) {
     if (rows.boolean(i, 2)) return false;
     origins.add(rows.integer(i, 0));
     seqs.add(rows.integer(i, 1));
+    sites.add(rows.integer(i, 3));
   }
   write_under_lease(connection, lease, [&] {
     connection.exec(
-        "INSERT INTO isthmus.progress AS p (origin, seq, cut) SELECT o, s, s FROM unnest($1, $2) AS gone (o, "
-        "s) "
-        "ON CONFLICT (origin) DO UPDATE SET cut = greatest(p.cut, excluded.cut), seq = greatest(p.seq, "
-        "excluded.seq)",
-        PgParams().add(origins).add(seqs));
+        "INSERT INTO isthmus.progress AS p (origin, seq, cut, site) SELECT o, s, s, i FROM unnest($1, $2, "
+        "$3) "
+        "AS gone (o, s, i) ON CONFLICT (origin) DO UPDATE SET cut = greatest(p.cut, excluded.cut), "
+        "seq = greatest(p.seq, excluded.seq), site = excluded.site",
+        PgParams().add(origins).add(seqs).add(sites));
   });
   return true;
 }
@@ -228,18 +234,18 @@ void PostgresqlUpkeep::clean_default_partition(PgConnection& connection, OriginI
         "AND (d.seq <= p.seq OR d.kind IN " +
             std::string(kMessageKinds) + ") LIMIT " + std::to_string(kDefaultRows) +
             "), gone AS (DELETE FROM isthmus.log_default d USING old WHERE d.ctid = old.ctid RETURNING "
-            "d.origin, d.seq) "
-            "INSERT INTO isthmus.progress AS p (origin, seq, cut) SELECT origin, max(seq), max(seq) FROM "
-            "gone "
-            "GROUP BY origin ON CONFLICT (origin) DO UPDATE SET cut = greatest(p.cut, excluded.cut), "
-            "seq = greatest(p.seq, excluded.seq)",
+            "d.origin, d.seq, d.site) "
+            "INSERT INTO isthmus.progress AS p (origin, seq, cut, site) SELECT origin, max(seq), max(seq), "
+            "max(site) FROM gone GROUP BY origin ON CONFLICT (origin) DO UPDATE SET cut = greatest(p.cut, "
+            "excluded.cut), seq = greatest(p.seq, excluded.seq), site = excluded.site",
         PgParams().add(retention_.count()));
   });
   measure(connection);
 }
 
 void PostgresqlUpkeep::prune_progress(PgConnection& connection, OriginId lease) {
-  // The lease and the servers of today may be silent for long, and count on.
+  // The lease and the servers of today may be silent for long, and count on. So may those of other sites, of
+  // which nothing is known here but that a forgotten origin would look as if its first rows were missing.
   write_under_lease(connection, lease, [&] {
     connection.exec(std::string("DELETE FROM isthmus.progress WHERE updated_at < least(clock_timestamp() - "
                                 "make_interval(secs => $1), "
@@ -249,8 +255,10 @@ void PostgresqlUpkeep::prune_progress(PgConnection& connection, OriginId lease) 
                         "'isthmus.log'::regclass) "
                         "- make_interval(secs => $2)) AND NOT EXISTS (SELECT FROM isthmus.log_default) "
                         "AND origin NOT IN (SELECT id FROM isthmus.lease) AND origin NOT IN (SELECT id FROM "
-                        "isthmus.server)",
-                    PgParams().add(retention_.count() * 10).add(width_.count()));
+                        "isthmus.server) AND (updated_at < clock_timestamp() - make_interval(days => "
+                        "$3::integer) OR coalesce(site, 0) NOT IN (SELECT 0 FROM isthmus.peer UNION ALL "
+                        "SELECT id FROM isthmus.peer))",
+                    PgParams().add(retention_.count() * 10).add(width_.count()).add(kForeignOriginDays));
     connection.exec(
         "DELETE FROM isthmus.server WHERE seen_at < clock_timestamp() - make_interval(secs => $1)",
         PgParams().add(retention_.count() * 10));

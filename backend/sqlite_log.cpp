@@ -229,6 +229,10 @@ void SqliteLog::give_up(const SqliteError& error) {
 }
 
 void SqliteLog::check_row(const Row& row) const {
+  if (is_count(row.kind) || row.kind == RowKind::htype || row.kind == RowKind::frontier ||
+      row.kind == RowKind::reach || row.copied) {
+    refuse(AppendError::Kind::rejected, "a row of linked sites does not belong into an embedded log");
+  }
   if (row.key.size() + row.field.size() + row.value.size() > options_.max_row_bytes) {
     refuse(AppendError::Kind::rejected, "a row is larger than SQLite can hold");
   }

@@ -188,6 +188,11 @@ RowParts parts_of(RowKind kind) {
       return {true, false, false};
     case RowKind::flush:
     case RowKind::lease:
+    case RowKind::incr:  // from here on never in an embedded log
+    case RowKind::hincr:
+    case RowKind::htype:
+    case RowKind::frontier:
+    case RowKind::reach:
       break;
   }
   return {false, false, false};

@@ -44,7 +44,7 @@ StoredKey deleted_key(const std::string& name, Version version) {
 
 StoredField hash_field(const std::string& key, const std::string& field, const std::string& value,
                        Version version) {
-  return {0, key, field, value, version, kSite, false, false};
+  return {0, key, field, value, version, kSite, "", false, false};
 }
 
 /// The keys as "db key type value version cut expire", for short comparisons.

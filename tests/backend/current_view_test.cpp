@@ -113,6 +113,8 @@ class RandomRows {
     OwnedRow made;
     Row& row = made.row;
     row.kind = static_cast<RowKind>(pick(static_cast<int>(RowKind::lease) + 1));
+    // Those of linked sites have tests of their own.
+    if (is_count(row.kind) || row.kind == RowKind::htype) row.kind = RowKind::set;
     // Flushes and messages, whose effect is wide or none, less often than the rest.
     if (row.kind >= RowKind::flush && pick(4) != 0) row.kind = RowKind::hset;
     row.origin = kOrigin + pick(2);

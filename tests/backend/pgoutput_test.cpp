@@ -24,9 +24,10 @@ std::string zero_ended(const std::string& text) { return text + '\0'; }
 constexpr std::uint32_t kLogId = 16400, kInboxId = 16500;
 
 using Names = std::vector<std::string>;
-const Names kLogNames = {"position", "arrived", "site",      "origin",  "seq",   "version",
-                         "db",       "kind",    "group_end", "key",     "field", "expire_at",
-                         "sent_at",  "event",   "requester", "request", "reply", "value"};
+const Names kLogNames = {"position",     "arrived",   "site",      "origin",  "seq",   "version",
+                         "db",           "kind",      "group_end", "key",     "field", "expire_at",
+                         "sent_at",      "event",     "requester", "request", "reply", "copied",
+                         "base_version", "base_site", "counter",   "total",   "value"};
 const Names kInboxNames = {"id", "at", "op", "db", "key", "field", "value", "expire_at"};
 
 std::string relation(std::uint32_t id, const std::string& schema, const std::string& table,
@@ -73,6 +74,11 @@ Values full_values() {
           bigint(2000),
           bigint(3),
           binary(":1\r\n"),
+          binary("\1"),
+          bigint(0x0123456789ABCDEE),
+          bigint(8),
+          bigint(1001),
+          bigint(-5),
           binary("value")};
 }
 
@@ -95,6 +101,11 @@ Values full_values_as_text() {
           text("2000"),
           text("3"),
           text("\\x3a310d0a"),
+          text("t"),
+          text("81985529216486894"),
+          text("8"),
+          text("1001"),
+          text("-5"),
           text("\\x76616c7565")};
 }
 
@@ -115,6 +126,11 @@ void expect_full(const Row& row) {
   EXPECT_EQ(row.requester, 2000);
   EXPECT_EQ(row.request, 3U);
   EXPECT_EQ(row.reply, ":1\r\n");
+  EXPECT_TRUE(row.copied);
+  EXPECT_EQ(row.count.base_version, 0x0123456789ABCDEEU);
+  EXPECT_EQ(row.count.base_site, 8);
+  EXPECT_EQ(row.count.counter, 1001);
+  EXPECT_EQ(row.count.total, -5);
 }
 
 class PgoutputTest : public testing::Test {
@@ -148,7 +164,8 @@ TEST_F(PgoutputTest, ViewsOfBinaryValuesPointIntoTheMessage) {
 
 TEST_F(PgoutputTest, NullIsNone) {
   Values values = full_values();
-  for (const std::size_t column : {6U, 8U, 9U, 10U, 11U, 12U, 13U, 14U, 15U, 16U, 17U})
+  for (const std::size_t column :
+       {6U, 8U, 9U, 10U, 11U, 12U, 13U, 14U, 15U, 16U, 17U, 18U, 19U, 20U, 21U, 22U})
     values[column] = null();
   // What the row before had must not shine through.
   ASSERT_EQ(decoder_.decode(insert(kLogId, full_values()), event_), Kind::row);
@@ -161,6 +178,8 @@ TEST_F(PgoutputTest, NullIsNone) {
   EXPECT_EQ(row.sent_at, 0);
   EXPECT_EQ(row.requester, 0);
   EXPECT_EQ(row.request, 0U);
+  EXPECT_FALSE(row.copied);
+  EXPECT_EQ(row.count.base_site + row.count.counter + row.count.total, 0);
 }
 
 TEST_F(PgoutputTest, FindsColumnsByNameAndPassesOverOthers) {
@@ -276,6 +295,8 @@ TEST_F(PgoutputTest, SaysWhatIsWrong) {
       {"integer with a tail", with(4, text("1x")), "'seq' is no integer"},
       {"integer too large", with(4, text("99999999999999999999")), "'seq' is no integer"},
       {"unknown kind", with(7, binary("zset")), "'kind' has a value"},
+      {"a count of a base below zero", with(18, bigint(-1)), "'base_version' is out of its range"},
+      {"long boolean of a copy", with(17, text("true")), "'copied' is no boolean"},
       {"long boolean", with(8, text("true")), "'group_end' is no boolean"},
       {"bytea with an odd digit", with(9, text("\\x123")), "'key' is no bytea"},
       {"bytea in the escape form", with(9, text("abcd")), "'key' is no bytea"},
@@ -296,7 +317,7 @@ TEST_F(PgoutputTest, ManyTextValuesKeepTheirViews) {
   const std::string large(10'000, 'a');
   std::string hex = "\\x";
   for (std::size_t i = 0; i < large.size(); ++i) hex += "61";
-  for (const std::size_t column : {9U, 10U, 16U, 17U}) values[column] = text(hex);
+  for (const std::size_t column : {9U, 10U, 16U, 22U}) values[column] = text(hex);
   ASSERT_EQ(decoder_.decode(insert(kLogId, values), event_), Kind::row) << event_.error;
   for (const std::string_view part : {event_.row.key, event_.row.field, event_.row.reply, event_.row.value}) {
     EXPECT_EQ(part, large);

@@ -151,6 +151,33 @@ class PostgresqlFeedTest : public testing::Test {
   SiteId site_ = 0;
 };
 
+TEST_F(PostgresqlFeedTest, ShowsTheWriterOnlyWhatItHasNotWrittenItself) {
+  const auto feed = open();
+  feed->begin(FeedScope::others);
+  Writer writer(url(), 1);
+  const auto row = [&](RowKind kind, SiteId site, Version version) {
+    Row made = writer.next(kind, "k", "", "v");
+    made.site = site;
+    made.version = version;
+    return made;
+  };
+  Row copied = row(RowKind::set, site_, 5);
+  copied.copied = true;
+  const std::vector<Row> rows = {copied,
+                                 row(RowKind::set, site_, 6),
+                                 row(RowKind::publish, site_, 7),
+                                 row(RowKind::publish, site_, 0),
+                                 row(RowKind::set, site_ + 1, 8),
+                                 row(RowKind::frontier, site_, 9),
+                                 row(RowKind::lease, site_, 10)};
+  writer.commit(rows);
+  Follower follower;
+  ASSERT_TRUE(follow(*feed, follower, [&] { return follower.vector[1] == rows.back().seq; }));
+  std::vector<Seq> seen;
+  for (const OwnedRow& of : follower.rows) seen.push_back(of.row.seq);
+  EXPECT_THAT(seen, testing::ElementsAre(1, 4, 5, 6, 7)) << "its own state and messages are left out";
+}
+
 // ---- the seam ----
 
 TEST_F(PostgresqlFeedTest, LosesNothingBetweenTheTablesAndTheStream) {

@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "backend/postgresql_connection.hpp"
+#include "backend/postgresql_feed_reads.hpp"
 #include "tests/backend/postgresql_support.hpp"
 
 namespace isthmus::backend::test {
@@ -85,14 +86,31 @@ TEST_F(PostgresqlLogTest, KeepsEveryColumn) {
   Row message = make_row(1, RowKind::publish, "channel", "", "hello");
   message.origin = 2000;
   message.sent_at = 1234;
-  append({row, message, make_row(4, RowKind::hset, "h", "", ""), make_row(5, RowKind::flush)});
+  Row count = make_row(6, RowKind::hincr, "h", "f", "10");
+  count.count = {2, 8, 1001, -5};
+  Row elsewhere = make_row(7, RowKind::incr, "nothing");
+  elsewhere.site = 8;
+  elsewhere.copied = true;
+  append(
+      {row, message, make_row(4, RowKind::hset, "h", "", ""), make_row(5, RowKind::flush), count, elsewhere});
   EXPECT_THAT(
       database_.sql(
           "SELECT site, origin, seq, version, db, kind, group_end, key, field, expire_at, sent_at, event, "
-          "requester, request, reply, value FROM isthmus.log ORDER BY position"),
-      ElementsAre("7|1000|3|5|15|set|f|\\x6b||-1||set,expire|17|4|\\x2b4f4b0d0a|\\x76",
-                  "7|2000|1|1|0|publish|t|\\x6368616e6e656c|||1234|||||\\x68656c6c6f",
-                  "7|1000|4|4|0|hset|t|\\x68|\\x|||||||\\x", "7|1000|5|5|0|flush|t|||||||||"));
+          "requester, request, reply, copied, base_version, base_site, counter, total, value FROM "
+          "isthmus.log "
+          "ORDER BY position"),
+      ElementsAre("7|1000|3|5|15|set|f|\\x6b||-1||set,expire|17|4|\\x2b4f4b0d0a|f|||||\\x76",
+                  "7|2000|1|1|0|publish|t|\\x6368616e6e656c|||1234|||||f|||||\\x68656c6c6f",
+                  "7|1000|4|4|0|hset|t|\\x68|\\x|||||||f|||||\\x", "7|1000|5|5|0|flush|t|||||||||f|||||",
+                  "7|1000|6|6|0|hincr|t|\\x68|\\x66|||||||f|2|8|1001|-5|\\x3130",
+                  "8|1000|7|7|0|incr|t|\\x6e6f7468696e67||||||||t|0|0|0|0|"));
+  const std::vector<OwnedRow> rows = database_.load().rows;
+  ASSERT_EQ(rows.size(), 6U);
+  EXPECT_EQ(rows[3].row.count.total, -5);
+  EXPECT_EQ(rows[3].row.count.base_version, 2U);
+  EXPECT_EQ(rows[3].value, "10");
+  EXPECT_TRUE(rows[4].row.copied);
+  EXPECT_FALSE(rows[3].row.copied);
   EXPECT_EQ(database_.integer(
                 "SELECT count(*) FROM isthmus.log WHERE kind = 'flush' AND key IS NULL AND value IS NULL"),
             1);
@@ -200,6 +218,37 @@ TEST_F(PostgresqlLogTest, WritesTheLeaseWithItsRow) {
       << "of another lease";
   shared().beat(500);
   EXPECT_EQ(database_.value("SELECT beat > now() - interval '1 minute' FROM isthmus.lease"), "t");
+}
+
+TEST_F(PostgresqlLogTest, KeepsTheMarkOfTheCheckpoint) {
+  Row elsewhere = make_row(4, RowKind::set, "k", "", "v");
+  elsewhere.site = 8;
+  elsewhere.origin = 77;
+  Row reach = make_row(2, RowKind::reach, "", "", "78=9 79=1");
+  reach.site = 9;
+  append({make_row(1, RowKind::set, "k", "", "v"), reach, elsewhere});
+  log_->put_mark(
+      {{{kOrigin, 2}, {77, 4}, {78, 9}, {5, 5}}, {{0, 10, 7}, {3, 11, 8}}, {{7, 8, 100}, {8, 7, 90}}});
+  EXPECT_THAT(database_.sql("SELECT origin, seq, site FROM isthmus.progress ORDER BY 1"),
+              ElementsAre("5|5|0", "77|4|8", "78|9|9", "1000|2|7"));
+  log_->put_mark({{{kOrigin, 2}}, {{3, 12, 8}}, {{7, 8, 99}, {8, 7, 91}}});
+  EXPECT_THAT(database_.sql("SELECT * FROM isthmus.flush"), ElementsAre("3|12|8")) << "replaced";
+  EXPECT_THAT(database_.sql("SELECT * FROM isthmus.frontier ORDER BY 1"), ElementsAre("7|8|100", "8|7|91"))
+      << "only higher ones";
+  struct Sink : Recorder {
+    void covered(OriginId origin, Seq /*seq*/, SiteId site) override { sites[origin] = site; }
+    void flushed(const StoredFlush& flush) override { flushes.push_back(flush); }
+    void frontier(const StoredFrontier& frontier) override { frontiers.push_back(frontier); }
+    std::map<OriginId, SiteId> sites;
+    std::vector<StoredFlush> flushes;
+    std::vector<StoredFrontier> frontiers;
+  } sink;
+  PgConnection connection(database_.url());
+  FeedReads(connection).read_state(sink);
+  EXPECT_EQ(sink.sites, (std::map<OriginId, SiteId>{{5, 0}, {77, 8}, {78, 9}, {kOrigin, 7}}));
+  ASSERT_EQ(sink.flushes.size(), 1U);
+  EXPECT_EQ(sink.flushes[0].version, 12U);
+  EXPECT_EQ(sink.frontiers.size(), 2U);
 }
 
 TEST_F(PostgresqlLogTest, KnowsTheLastSeqOfAnOrigin) {

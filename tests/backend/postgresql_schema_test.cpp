@@ -10,6 +10,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/backend/postgresql_schema_v1.hpp"
 #include "tests/backend/postgresql_support.hpp"
 
 namespace isthmus::backend::test {
@@ -69,21 +70,31 @@ TEST(PostgresqlSchemaTest, PublishesInsertsIntoLogAndInbox) {
   open_shared(database.url());
   EXPECT_THAT(
       database.sql("SELECT pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot FROM pg_publication"),
-      ElementsAre("t|f|f|f|t", "t|f|f|f|t"));
+      ElementsAre("t|f|f|f|t", "t|f|f|f|t", "t|f|f|f|t"));
+  const std::string site = database.value("SELECT id FROM isthmus.site");
   EXPECT_THAT(database.sql("SELECT pubname, tablename, rowfilter FROM pg_publication_tables ORDER BY 1, 2"),
               ElementsAre("isthmus_feed|inbox|", "isthmus_feed|log|", "isthmus_feed_of_writer|inbox|",
-                          "isthmus_feed_of_writer|log|((version = 0) OR (kind = 'lease'::text))"));
+                          "isthmus_feed_of_writer|log|((version = 0) OR (kind = ANY (ARRAY['lease'::text, "
+                          "'frontier'::text])) OR (site <> '" +
+                              site + "'::bigint) OR copied)",
+                          "isthmus_link|log|(site = '" + site + "'::bigint)"));
+  EXPECT_THAT(
+      database.sql("SELECT array_to_string(attnames, ', ') FROM pg_publication_tables WHERE pubname = "
+                   "'isthmus_link'"),
+      ElementsAre(kLinkColumns));
 }
 
 TEST(PostgresqlSchemaTest, KeepsThePublicationOfASchemaThatWasDropped) {
   const TestDatabase database;
   open_shared(database.url());
   const auto publications = database.sql("SELECT oid FROM pg_publication ORDER BY oid");
-  const auto tables = database.sql("SELECT * FROM pg_publication_tables ORDER BY 1, 3");
+  const auto tables =
+      database.sql("SELECT pubname, tablename, attnames FROM pg_publication_tables ORDER BY 1, 2");
   database.sql("DROP SCHEMA isthmus CASCADE");
   open_shared(database.url());
   EXPECT_EQ(database.sql("SELECT oid FROM pg_publication ORDER BY oid"), publications);
-  EXPECT_EQ(database.sql("SELECT * FROM pg_publication_tables ORDER BY 1, 3"), tables);
+  EXPECT_EQ(database.sql("SELECT pubname, tablename, attnames FROM pg_publication_tables ORDER BY 1, 2"),
+            tables);
 }
 
 TEST(PostgresqlSchemaTest, IsMadeByOneOfManyServersAtOnce) {
@@ -95,6 +106,57 @@ TEST(PostgresqlSchemaTest, IsMadeByOneOfManyServersAtOnce) {
   const SiteId site = servers.front().get();
   for (std::size_t i = 1; i < servers.size(); ++i) EXPECT_EQ(servers[i].get(), site);
   EXPECT_EQ(database.integer("SELECT count(*) FROM isthmus.schema_version"), 1);
+}
+
+TEST(PostgresqlSchemaTest, BringsVersion1UpToDateAndKeepsWhatIsThere) {
+  const TestDatabase database;
+  database.sql(kSchemaVersion1);
+  database.sql(
+      "CREATE TABLE isthmus.log_old PARTITION OF isthmus.log FOR VALUES FROM ('2020-01-01') TO "
+      "('2020-02-01');"
+      "INSERT INTO isthmus.log (site, origin, seq, version, db, kind, group_end, key, value) VALUES "
+      "(1234567, 50, 2, 20, 0, 'set', true, 'later', 'tail'), (1234567, 50, 1, 10, 0, 'set', true, 'k', 'v');"
+      "INSERT INTO isthmus.log (arrived, site, origin, seq, version, db, kind, group_end, key, value) VALUES "
+      "('2020-01-02', 1234567, 49, 7, 5, 0, 'set', true, 'old', 'o');"
+      "INSERT INTO isthmus.entry VALUES (0, 'k', 'string', 10, 1234567, 10, 1234567, NULL, 10, 1234567, 'v');"
+      "INSERT INTO isthmus.field VALUES (0, 'h', 'f', 9, 1234567, false, 'w');"
+      "INSERT INTO isthmus.progress (origin, seq, cut) VALUES (50, 1, 0), (49, 7, 3);"
+      "UPDATE isthmus.site SET covered_from = clock_timestamp() - interval '1 hour'");
+  const auto publications = database.sql("SELECT oid, pubname FROM pg_publication ORDER BY 2");
+  const auto current = database.sql("SELECT * FROM isthmus.current ORDER BY key, field");
+  EXPECT_EQ(current.size(), 3U);
+  const auto log = open_connected(database.url());
+  EXPECT_EQ(log->site(), 1234567);
+  EXPECT_EQ(database.sql("SELECT version FROM isthmus.schema_version ORDER BY 1"),
+            (std::vector<std::string>{"1", "2"}));
+  EXPECT_EQ(database.sql("SELECT * FROM isthmus.current ORDER BY key, field"), current);
+  EXPECT_EQ(
+      database.sql("SELECT oid, pubname FROM pg_publication WHERE pubname <> 'isthmus_link' ORDER BY 2"),
+      publications)
+      << "never dropped";
+  EXPECT_THAT(database.sql("SELECT origin, seq, cut, site FROM isthmus.progress ORDER BY 1"),
+              ElementsAre("49|7|3|1234567", "50|1|0|1234567"));
+  Row row = make_row(3, RowKind::incr, "later");
+  row.origin = 50;
+  row.count = {20, 1234567, 50, 4};
+  log->append(make_batch({row}));
+  const Recorder loaded = database.load();
+  ASSERT_EQ(loaded.rows.size(), 2U);
+  EXPECT_EQ(loaded.rows[0].value, "tail");
+  EXPECT_EQ(loaded.rows[1].row.count.total, 4);
+  // What a new database has, this one has too.
+  const TestDatabase fresh;
+  open_shared(fresh.url());
+  const std::string columns =
+      "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns WHERE "
+      "table_schema = 'isthmus' AND table_name !~ '^log_' ORDER BY 1, 2";
+  EXPECT_EQ(database.sql(columns), fresh.sql(columns));
+  const std::string comments =
+      "SELECT c.relname, objsubid, description FROM pg_description d JOIN pg_class c ON c.oid = d.objoid "
+      "WHERE "
+      "d.classoid = 'pg_class'::regclass AND relnamespace = 'isthmus'::regnamespace AND objsubid = 0 AND "
+      "c.relname !~ '^log_' ORDER BY 1";
+  EXPECT_EQ(database.sql(comments), fresh.sql(comments));
 }
 
 TEST(PostgresqlSchemaTest, RefusesANewerOneAndTouchesNothing) {
@@ -132,7 +194,8 @@ TEST(PostgresqlSchemaTest, NamesTheRightsThatARoleLacks) {
   open_shared(database.url());
   expect_one_line(refusal(database.url(role)), "belongs to another role");
   database.sql(
-      "DROP SCHEMA isthmus CASCADE; DROP PUBLICATION isthmus_feed, isthmus_feed_of_writer; GRANT CREATE ON "
+      "DROP SCHEMA isthmus CASCADE; DROP PUBLICATION isthmus_feed, isthmus_feed_of_writer, isthmus_link; "
+      "GRANT CREATE ON "
       "DATABASE " +
       database.name() + " TO " + role);
   EXPECT_EQ(refusal(database.url(role)), "opened") << "no superuser is needed";

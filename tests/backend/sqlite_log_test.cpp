@@ -37,9 +37,15 @@ void cut_all(Log& log) {
   }
 }
 
+/// Kinds that only a shared log of linked sites has.
+bool is_of_links(RowKind kind) {
+  return is_count(kind) || kind == RowKind::htype || kind == RowKind::frontier || kind == RowKind::reach;
+}
+
 std::vector<Row> rows_of_every_kind() {
   std::vector<Row> rows;
   for (int i = 0; i <= static_cast<int>(RowKind::lease); ++i) {
+    if (is_of_links(static_cast<RowKind>(i))) continue;
     Row row = make_row(rows.size() + 1, static_cast<RowKind>(i), std::string_view("\0\xff key", 6), "field",
                        "value");
     row.db = static_cast<std::uint8_t>(i);
@@ -85,6 +91,24 @@ TEST(SqliteLog, GivesBackEveryColumnOfEveryKind) {
     SCOPED_TRACE(row_kind_name(rows[i].kind));
     expect_same(rest.rows[i].view(), rows[i]);
   }
+}
+
+TEST(SqliteLog, RefusesRowsOfLinkedSites) {
+  const TempFolder folder;
+  std::unique_ptr<Log> log = open_log(folder.url());
+  Row copied = make_row(1, RowKind::set, "k", "", "v");
+  copied.copied = true;
+  std::vector<Row> rows = {copied};
+  for (int i = 0; i <= static_cast<int>(RowKind::reach); ++i) {
+    if (is_of_links(static_cast<RowKind>(i))) rows.push_back(make_row(1, static_cast<RowKind>(i), "k", "f"));
+  }
+  ASSERT_EQ(rows.size(), 6U);
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row_kind_name(row.kind));
+    EXPECT_THROW(log->append(make_batch({row})), AppendError);
+  }
+  log.reset();
+  EXPECT_TRUE(load(folder.url()).rows.empty());
 }
 
 TEST(SqliteLog, IsReadableByAPerson) {
