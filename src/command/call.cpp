@@ -16,15 +16,6 @@ namespace {
 // back.
 bool revives(RowKind kind) { return kind == RowKind::set || kind == RowKind::hcreate; }
 
-Version highest_version(const Node& node) {
-  Version version = node.version;
-  if (node.has_registers) {
-    const Registers registers = node.registers();
-    version = std::max({version, registers.expire_version, registers.cut_version});
-  }
-  return version;
-}
-
 }  // namespace
 
 bool Evaluation::emit(Row& row, const Key& key) {
@@ -33,14 +24,11 @@ bool Evaluation::emit(Row& row, const Key& key) {
   const Node* node = keyspace.find_any(key);
   row.db = key.db;
   row.key = key.name;
-  Version floor = 0;
-  if (node != nullptr) {
-    if (revives(row.kind) && holds_value(*node) && node->deadline() <= now_ms_) {
-      delete_expired(key);
-      node = keyspace.find_any(key);
-    }
-    if (node != nullptr) floor = highest_version(*node) + 1;
+  if (node != nullptr && revives(row.kind) && has_content(*node) && node->deadline() <= now_ms_) {
+    delete_expired(key);
+    node = keyspace.find_any(key);
   }
+  const Version floor = keyspace.highest_version(key, node) + 1;
   const bool created = revives(row.kind) && (node == nullptr || !holds_value(*node));
   const backend::Seq place = group_.add(row, now_ms_, floor);
   keyspace.fold(row, key.hash, 0);
@@ -53,28 +41,53 @@ bool Evaluation::emit(Row& row, const Key& key) {
   return created;
 }
 
+// Other servers may have told already that it expired, or may not: the row says it in any case.
 void Evaluation::delete_expired(const Key& key) {
+  const bool told = services_.keyspace.find_any(key)->told;
   Row row;
   row.kind = RowKind::del;
   emit(row, key);
+  group_.add_event(key.db, key.name, "expired");
+  if (told) return;
   services_.stats.expired_keys.fetch_add(1, std::memory_order_relaxed);
-  notify(kEventExpired, "expired", key);
+  raise(kEventExpired, "expired", key);
+}
+
+// What has been expired for long was told by the process before this one, or by nobody: it is no news.
+void Evaluation::tell_expired(const Key& key) {
+  const Node* const node = services_.keyspace.find_any(key);
+  const bool fresh = now_ms_ - node->deadline() <= services_.config.message_max_age_ms;
+  if (!services_.keyspace.tell_expired(key, now_ms_)) return;
+  services_.keyspace.touch(key);
+  services_.stats.expired_keys.fetch_add(1, std::memory_order_relaxed);
+  if (fresh) raise(kEventExpired, "expired", key);
 }
 
 bool Evaluation::expire_due(std::size_t shard_index, std::size_t limit) {
   Shard& shard = services_.keyspace.shards()[shard_index];
   locks_.lock_one(shard);
-  if (services_.site != nullptr && !services_.site->is_writer()) return false;
+  const bool linked = services_.keyspace.linked();
+  if (!linked && services_.site != nullptr && !services_.site->is_writer()) return false;
   for (; limit > 0; --limit) {
     const auto expired = services_.keyspace.next_expired(shard, now_ms_);
     if (!expired) return false;
-    delete_expired({expired->db, expired->name});
+    const Key key(expired->db, expired->name);
+    if (linked) {
+      tell_expired(key);
+    } else {
+      delete_expired(key);
+    }
   }
   return true;
 }
 
 void Evaluation::notify(EventClass event_class, std::string_view event, const Key& key) {
   group_.add_event(key.db, key.name, event);
+  raise(event_class, event, key);
+}
+
+// On this server only.
+void Evaluation::raise(EventClass event_class, std::string_view event, const Key& key) {
   const std::uint32_t wanted = services_.settings.notify_flags.load(std::memory_order_relaxed);
   if ((wanted & event_class) == 0 || !services_.pubsub.has_subscribers()) return;
   const auto send = [&](std::string_view channel, std::string_view payload) {
@@ -143,7 +156,9 @@ void Call::flush(std::uint8_t database) {
   Row row;
   row.kind = RowKind::flush;
   row.db = database;
-  const backend::Seq place = evaluation_.group().add(row, now_ms(), 0);
+  // A wild clock of another site may have written keys that are newer than now.
+  const Version floor = keyspace.knows_other_sites() ? keyspace.highest_version(database) + 1 : 0;
+  const backend::Seq place = evaluation_.group().add(row, now_ms(), floor);
   keyspace.fold(row, 0, 0);
   if (place == 0) return;
   for (Shard& shard : keyspace.shards()) shard.gates.fill(place);

@@ -46,8 +46,8 @@ class Evaluation {
     all_locked_ = set.all();
   }
   bool all_locked() const { return all_locked_; }
-  /// Locks the shard and deletes up to `limit` keys whose deadline has passed, each with its event. True if
-  /// more are due.
+  /// Locks the shard and takes up to `limit` keys out whose deadline has passed, each with its event: deletes
+  /// them, as the writer, or, of linked sites, only says so on this server. True if more are due.
   bool expire_due(std::size_t shard_index, std::size_t limit);
 
   /// The live key. Its reply waits for whatever commit the key waits for, absent or not.
@@ -57,6 +57,11 @@ class Evaluation {
   }
   /// Numbers the row, appends it to the log and folds it. True if a key came to be that was not there.
   bool emit(backend::Row& row, const Key& key);
+  /// Adds `by` to the key's string, which is a number or not there, by a row that other sites can add up with
+  /// theirs. False, and nothing is done, if that is not possible: then the sum is to be written.
+  bool count(const Key& key, std::int64_t by);
+  /// The same for a field of a key that is a hash or not there.
+  bool count_field(const Key& key, std::string_view field, std::int64_t by);
   /// Publishes a keyspace event, after the commit of what has been emitted.
   void notify(EventClass event_class, std::string_view event, const Key& key);
   /// The reply depends on everything there is (DBSIZE, KEYS, SCAN, …).
@@ -74,6 +79,17 @@ class Evaluation {
 
  private:
   void delete_expired(const Key& key);
+  void tell_expired(const Key& key);
+  void raise(EventClass event_class, std::string_view event, const Key& key);
+  // counting.cpp
+  struct Base;
+  Base base_of(const Counter* counter, const Point& written, std::string_view value) const;
+  Base base_of_nothing(const Point& deleted, std::uint8_t db) const;
+  Base make_counted_string(const Key& key);
+  Base make_counted_hash(const Key& key);
+  void delete_remains(const Key& key);
+  bool emit_count(backend::RowKind kind, const Key& key, std::string_view field, const Base& base,
+                  const Counter* counter, std::int64_t by);
   Services& services_;
   ShardLocks locks_;  // before the group: the group ends first
   Journal::Group group_;
@@ -130,6 +146,10 @@ class Call {
   void set(const Key& key, std::string_view value, std::optional<std::int64_t> deadline_ms = std::nullopt);
   /// The key is a string and gets this value; its deadline stays.
   void update(const Key& key, std::string_view value, bool piecewise = false);
+  /// The key's string, a number or not there, becomes `sum`, which is `by` more.
+  void count(const Key& key, std::int64_t by, std::int64_t sum, bool exists);
+  /// The same for a field; `creates` as for hset.
+  void hcount(const Key& key, std::string_view field, std::int64_t by, std::int64_t sum, bool creates);
   /// A field of a hash. `creates` if the key is not there yet: it gets no deadline.
   void hset(const Key& key, std::string_view field, std::string_view value, bool creates);
   /// A field is deleted. The key goes with its last field.

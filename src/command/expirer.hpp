@@ -1,6 +1,8 @@
-// Deletes keys whose time has come, soon after, whether anybody asks for them or not.
+// Takes out keys whose time has come, soon after, whether anybody asks for them or not, and what linked sites
+// need not remember any more.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -21,10 +23,13 @@ class Expirer {
 
  private:
   void run();
+  void expire();
+  void sweep();
   Services& services_;
   std::mutex mutex_;
   std::condition_variable stop_asked_;
   bool stopping_ = false;
+  std::chrono::steady_clock::time_point next_sweep_;
   std::thread thread_;
 };
 

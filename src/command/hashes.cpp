@@ -194,7 +194,7 @@ void hincrby(Call& call) {
     return;
   }
   if (!call.fits(argument_bytes(call))) return;
-  call.hset(key, call.args[2], std::to_string(sum), node == nullptr);
+  call.hcount(key, call.args[2], *increment, sum, node == nullptr);
   call.notify(kEventHash, "hincrby", key);
   call.reply.integer(sum);
 }

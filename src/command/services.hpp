@@ -56,7 +56,7 @@ struct Services {
   std::int64_t started_ms;           ///< milliseconds since the Unix epoch
   std::string run_id;                ///< 40 hexadecimal digits, new for each start
   std::uint16_t port;                ///< the port that is listened on
-  const Checkpointer* checkpointer;  ///< null on a log that is not durable
+  Checkpointer* checkpointer;        ///< null on a log that is not durable
   Site* site = nullptr;              ///< null on a log of this server's own: then it is always the writer
   Forwarder* forwarder = nullptr;    ///< to the writer of the site; null likewise
 };

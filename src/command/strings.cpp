@@ -352,7 +352,7 @@ void increment_by(Call& call, std::int64_t by) {
   } else if (__builtin_add_overflow(*value, by, &sum)) {
     call.reply.error(error::kOverflow);
   } else {
-    write_result(call, key, node != nullptr, std::to_string(sum));
+    call.count(key, by, sum, node != nullptr);
     call.notify(kEventString, "incrby", key);
     call.reply.integer(sum);
   }

@@ -21,7 +21,6 @@ StoredKey Keyspace::stored(const Key& key) {
   out.type = node->type == NodeType::string ? StoredType::string
              : node->is_hash()              ? StoredType::hash
                                             : StoredType::none;
-  if (node->type == NodeType::string) out.value = node->value();
   out.version = node->version;
   out.site = site_id(node->site);
   const Registers registers = node->registers();
@@ -30,6 +29,20 @@ StoredKey Keyspace::stored(const Key& key) {
   if (registers.deadline != kNoDeadline) out.expire_at = registers.deadline;
   out.expire_version = registers.expire_version;
   out.expire_site = registers.expire_version == 0 ? 0 : site_id(registers.expire_site);
+  if (!node->has_registers) {
+    // The checkpoint may hold a deadline that has been taken away since.
+    out.expire_version = shard(key).forgotten;
+    out.expire_site = out.expire_version == 0 ? 0 : kEverySite;
+  }
+  if (node->type != NodeType::string) return out;
+  out.value = node->value();
+  if (const Counter* const known = counter(key)) {
+    const Point stands = std::max(known->highest_base(), Point{out.version, out.site});
+    out.version = stands.version;
+    out.site = stands.site;
+    out.value = known->base.value_or(std::string());
+    out.totals = totals_text(*known);
+  }
   return out;
 }
 
@@ -49,8 +62,29 @@ StoredField Keyspace::stored(const Key& key, std::string_view field) {
   out.version = view->version;
   out.site = site_id(view->site);
   out.deleted = view->deleted;
+  if (const Counter* const known = counter(key, field)) {
+    const Point stands = std::max(known->highest_base(), Point{out.version, out.site});
+    out.version = stands.version;
+    out.site = stands.site;
+    out.value = known->base.value_or(std::string());
+    out.totals = totals_text(*known);
+  }
   return out;
 }
+
+namespace {
+
+// A counter as its record says; none if it is none.
+std::optional<Counter> counter_of(const std::string& totals, const std::string& value) {
+  if (totals.empty()) return std::nullopt;
+  Counter counter;
+  counter.totals = parse_totals(totals);
+  if (counter.totals.empty()) return std::nullopt;
+  if (!value.empty()) counter.base = value;
+  return counter;
+}
+
+}  // namespace
 
 void Keyspace::restore(const StoredKey& key) {
   const Key k(key.db, key.key);
@@ -59,8 +93,19 @@ void Keyspace::restore(const StoredKey& key) {
   const NodeType type = key.type == StoredType::string ? NodeType::string
                         : key.type == StoredType::hash ? NodeType::packed_hash
                                                        : NodeType::none;
-  const std::string value = type == NodeType::packed_hash ? PackedHash::empty(key.version) : key.value;
-  Node* node = make_node(s.heap, key.key, value, type, key.version, site_index(key.site));
+  std::string value = type == NodeType::packed_hash ? PackedHash::empty(key.version) : key.value;
+  Point stands{key.version, key.site};
+  std::optional<Counter> known = counter_of(key.totals, key.value);
+  if (known) {
+    value = std::to_string(known->sum());
+    if (!known->base) stands = known->highest_write();
+  }
+  Node* node = make_node(s.heap, key.key, value, type, stands.version,
+                         stands.version == 0 ? SiteIndex{0} : site_index(stands.site));
+  if (known) {
+    s.counters.make(key.db, key.key).value = std::move(known);
+    node->counted = true;
+  }
   if (key.expire_at || key.expire_version > stable() || key.cut_version > stable()) {
     Registers registers;
     registers.deadline = key.expire_at.value_or(kNoDeadline);
@@ -72,9 +117,18 @@ void Keyspace::restore(const StoredKey& key) {
   }
   table.insert(table.find(k.hash, k.name), node);
   if (type == NodeType::string) sizes_[key.db].fetch_add(1, std::memory_order_relaxed);
-  if (type == NodeType::none || !key.expire_at) return;
-  if (type == NodeType::string) count_deadline(s, key.db, 1);
-  add_deadline(s, {*key.expire_at, k.hash, key.db});
+  if (type != NodeType::none && key.expire_at) {
+    if (type == NodeType::string) count_deadline(s, key.db, 1);
+    add_deadline(s, {*key.expire_at, k.hash, key.db});
+  }
+  // The fields of a hash are yet to come.
+  if (type == NodeType::packed_hash) {
+    if (node->has_registers || stable() != std::numeric_limits<Version>::max())
+      await(s, k, node, highest_version(s, key.db, *node));
+    return;
+  }
+  Node** link = table.find(k.hash, k.name);
+  if (const Version wait = forget_now(s, key.db, link, stable()); wait != 0) await(s, k, *link, wait);
 }
 
 void Keyspace::restore(const StoredField& field) {
@@ -83,8 +137,19 @@ void Keyspace::restore(const StoredField& field) {
   Node** link = s.tables[field.db].find(k.hash, k.name);
   if (*link == nullptr || !(*link)->is_hash()) return;
   const bool was_there = holds_value(**link);
-  const FieldView view{field.field, field.value, field.version, site_index(field.site), field.deleted};
-  *link = hash_write(s.heap, *link, view, hash_limits_);
+  Point stands{field.version, field.site};
+  std::string value = field.value;
+  if (std::optional<Counter> known = counter_of(field.totals, field.value)) {
+    value = std::to_string(known->sum());
+    const Registers registers = (*link)->registers();
+    if (!known->base) stands = known->highest_write();
+    if (!known->base && stands <= Point{registers.cut_version, site_id(registers.cut_site)}) stands = {};
+    s.counters.make(field.db, field.key).fields[field.field] = std::move(*known);
+    (*link)->counted = true;
+  }
+  const SiteIndex site = stands.version == 0 ? SiteIndex{0} : site_index(stands.site);
+  *link = hash_write(s.heap, *link, {field.field, value, stands.version, site, field.deleted}, hash_limits_);
+  if (field.deleted) await(s, k, *link, (*link)->version);
   if (was_there || !holds_value(**link)) return;
   sizes_[field.db].fetch_add(1, std::memory_order_relaxed);
   if ((*link)->deadline() != kNoDeadline) count_deadline(s, field.db, 1);

@@ -18,9 +18,11 @@ class CopiedKey {
     const Node* node = keyspace_.find_any(key_);
     if (node == nullptr) return;
     const Registers registers = node->registers();
-    if (node->type == NodeType::none && node->version != 0) add(RowKind::del, node->version, node->site);
-    if (node->type == NodeType::string) add(RowKind::update, node->version, node->site).value = node->value();
-    if (node->is_hash()) add_hash(*node, registers);
+    if (node->is_hash()) {
+      add_hash(*node, registers);
+    } else {
+      add_string(*node);
+    }
     if (registers.expire_version != 0) {
       Row& row = add(RowKind::expire, registers.expire_version, registers.expire_site);
       if (registers.deadline != kNoDeadline) row.expire_at = registers.deadline;
@@ -43,14 +45,44 @@ class CopiedKey {
     return row;
   }
 
+  // Not `set`, which would write the deadline as well: that has a version of its own.
+  void add_string(const Node& node) {
+    const Counter* const counter = keyspace_.counter(key_);
+    const bool has_value = node.type == NodeType::string && (counter == nullptr || counter->base);
+    if (has_value) {
+      add(RowKind::update, node.version, node.site).value =
+          counter == nullptr ? node.value() : std::string_view(*counter->base);
+    } else if (node.version != 0) {
+      add(RowKind::del, node.version, node.site);
+    }
+    if (counter != nullptr) add_totals(RowKind::incr, {}, *counter);
+  }
+
+  void add_totals(RowKind kind, std::string_view field, const Counter& counter) {
+    for (const auto& [lease, total] : counter.totals) {
+      Row& row = add(kind, total.stamp.version, 0);
+      row.site = total.stamp.site;
+      row.field = field;
+      if (counter.base) row.value = *counter.base;
+      row.count = {total.base.version, total.is_mark() ? 0 : total.base.site, lease, total.total};
+    }
+  }
+
+  void add_field(const FieldView& field) {
+    const Counter* const counter = keyspace_.counter(key_, field.name);
+    const bool has_value = !field.deleted && (counter == nullptr || counter->base);
+    if (has_value || field.version != 0) {
+      Row& row = add(has_value ? RowKind::hset : RowKind::hdel, field.version, field.site);
+      row.field = field.name;
+      if (has_value) row.value = counter == nullptr ? field.value : std::string_view(*counter->base);
+    }
+    if (counter != nullptr) add_totals(RowKind::hincr, field.name, *counter);
+  }
+
   void add_hash(const Node& node, const Registers& registers) {
     if (registers.cut_version != 0) add(RowKind::del, registers.cut_version, registers.cut_site);
     add(RowKind::htype, node.version, node.site);
-    hash_for_each(node, true, [this](const FieldView& field) {
-      Row& row = add(field.deleted ? RowKind::hdel : RowKind::hset, field.version, field.site);
-      row.field = field.name;
-      if (!field.deleted) row.value = field.value;
-    });
+    hash_for_each(node, true, [this](const FieldView& field) { add_field(field); });
   }
 
   Keyspace& keyspace_;

@@ -1,15 +1,34 @@
 #include "src/keyspace/difference.hpp"
 
 #include <string>
+#include <utility>
 #include <vector>
+
+#include <boost/unordered/unordered_flat_set.hpp>
 
 namespace isthmus {
 namespace {
 
 using backend::Row;
+using backend::RowBatch;
 using backend::RowKind;
-using backend::StoredKey;
-using backend::StoredType;
+
+// All that a copied row says, so that two of them can be compared.
+std::string text_of_row(const Row& row) {
+  std::string text;
+  const auto number = [&text](auto value) { text.append(std::to_string(value)).push_back(' '); };
+  number(static_cast<int>(row.kind));
+  number(row.version);
+  number(row.site);
+  number(row.expire_at.has_value());
+  number(row.expire_at.value_or(0));
+  number(row.count.base_version);
+  number(row.count.base_site);
+  number(row.count.counter);
+  number(row.count.total);
+  number(row.field.size());
+  return text.append(row.field).append(row.value);
+}
 
 // Compares one key and gathers its rows.
 class KeyDifference {
@@ -19,96 +38,108 @@ class KeyDifference {
       : mine_(mine), theirs_(theirs), key_(key), next_version_(next) {}
 
   void hand_out(const std::function<void(const Row&)>& emit) {
-    const StoredKey here = mine_.stored(key_), there = theirs_.stored(key_);
-    if (here.type == StoredType::none) {
-      if (there.type != StoredType::none) add(RowKind::del, next_version_());
-    } else {
-      compare_values(here, there);
-      compare_deadlines(here, there);
-    }
+    gather_missing();
     for (std::size_t i = 0; i < rows_.size(); ++i) {
-      rows_[i].group_end = i + 1 == rows_.size();
-      emit(rows_[i]);
+      theirs_.fold(rows_[i], key_.hash, theirs_.site_index(rows_[i].site));
+    }
+    delete_the_rest();
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+      Row row = rows_[i];
+      row.group_end = i + 1 == rows_.size();
+      emit(row);
     }
   }
 
  private:
-  Row& add(RowKind kind, backend::Version version) {
+  void gather_missing() {
+    boost::unordered_flat_set<std::string> known;
+    copy_rows(theirs_, key_, [&](const Row& row) { known.insert(text_of_row(row)); });
+    copy_rows(mine_, key_, [&](const Row& row) {
+      if (!known.contains(text_of_row(row))) rows_.append(row);
+    });
+  }
+
+  void add(RowKind kind, std::string_view field, std::optional<std::int64_t> deadline) {
     Row row;
     row.db = key_.db;
     row.key = key_.name;
     row.kind = kind;
-    row.version = version;
-    rows_.push_back(row);
-    return rows_.back();
+    row.field = field;
+    row.expire_at = deadline;
+    row.version = next_version_();
+    rows_.append(row);
   }
 
-  void compare_values(const StoredKey& here, const StoredKey& there) {
-    if (here.type == StoredType::string) {
-      if (there.type == StoredType::string && there.version == here.version) return;
-      // Not `set`, which would write the deadline as well: that has a version of its own.
-      add(RowKind::update, here.version).value = mine_.find_any(key_)->value();
+  // What is there now and not here has been deleted here, and that has been forgotten.
+  void delete_the_rest() {
+    const Node* const here = mine_.find_any(key_);
+    const Node* const there = theirs_.find_any(key_);
+    if (there == nullptr || !has_content(*there)) return;
+    if (here == nullptr || !has_content(*here)) {
+      add(RowKind::del, {}, {});
+      if (there->deadline() != kNoDeadline) add(RowKind::expire, {}, {});
       return;
     }
-    if (there.type == StoredType::string || here.cut_version > there.cut_version) {
-      const backend::Version cut =
-          std::max(here.cut_version, there.type == StoredType::string ? there.version : 0);
-      add(RowKind::del, cut);
+    if (here->is_hash() && there->is_hash()) {
+      hash_for_each(*there, false, [&](const FieldView& field) {
+        if (!hash_find(*here, field.name)) add(RowKind::hdel, field.name, {});
+      });
     }
-    compare_fields(there.type == StoredType::hash);
-  }
-
-  void compare_fields(bool both_hashes) {
-    const Node* here = mine_.find_any(key_);
-    const Node* there = both_hashes ? theirs_.find_any(key_) : nullptr;
-    hash_for_each(*here, false, [&](const FieldView& field) {
-      const auto known = there == nullptr ? std::nullopt : hash_find_any(*there, field.name);
-      if (known && known->version == field.version) return;
-      Row& row = add(RowKind::hset, field.version);
-      row.field = field.name;
-      row.value = field.value;
-    });
-    if (there == nullptr) return;
-    hash_for_each(*there, false, [&](const FieldView& field) {
-      const auto known = hash_find_any(*here, field.name);
-      if (known && !known->deleted) return;
-      add(RowKind::hdel, next_version_()).field = field.name;
-    });
-  }
-
-  void compare_deadlines(const StoredKey& here, const StoredKey& there) {
-    if (here.expire_at == there.expire_at) return;
-    const backend::Version version =
-        here.expire_version > there.expire_version ? here.expire_version : next_version_();
-    add(RowKind::expire, version).expire_at = here.expire_at;
+    if (here->deadline() == there->deadline()) return;
+    add(RowKind::expire, {},
+        here->deadline() == kNoDeadline ? std::nullopt : std::optional(here->deadline()));
   }
 
   Keyspace& mine_;
   Keyspace& theirs_;
   const Key key_;
   const std::function<backend::Version()>& next_version_;
-  std::vector<Row> rows_;
+  RowBatch rows_;
 };
 
+void compare_flushes(Keyspace& mine, Keyspace& theirs, const std::function<void(const Row&)>& emit) {
+  copy_flushes(mine, [&](const Row& row) {
+    if (theirs.flushed(row.db) >= Point{row.version, row.site}) return;
+    theirs.fold(row, 0, theirs.site_index(row.site));
+    emit(row);
+  });
+}
+
+std::vector<Key> keys_of(const std::vector<std::pair<std::uint8_t, std::string>>& names) {
+  std::vector<Key> keys;
+  for (const auto& [db, name] : names) keys.emplace_back(db, name);
+  return keys;
+}
+
 }  // namespace
+
+void copy_flushes(const Keyspace& keyspace, const std::function<void(const Row&)>& emit) {
+  for (const backend::StoredFlush& flush : keyspace.stored_flushes()) {
+    Row row;
+    row.kind = RowKind::flush;
+    row.db = flush.db;
+    row.version = flush.version;
+    row.site = flush.site;
+    row.copied = true;
+    emit(row);
+  }
+}
 
 void for_each_difference(Keyspace& mine, Keyspace& theirs,
                          const std::function<backend::Version()>& next_version,
                          const std::function<void(const Row&)>& emit) {
   for (std::size_t i = 0; i < kShards; ++i) {
     const std::lock_guard lock(mine.shards()[i].mutex);
-    for (std::size_t db = 0; db < kDatabaseCount; ++db) {
-      std::vector<std::string> names;
-      mine.shards()[i].tables[db].for_each([&](const Node& node) { names.emplace_back(node.name()); });
+    if (i == 0) compare_flushes(mine, theirs, emit);
+    std::vector<std::pair<std::uint8_t, std::string>> names;
+    for (std::uint8_t db = 0; db < kDatabaseCount; ++db) {
+      mine.shards()[i].tables[db].for_each(
+          [&](const Node& node) { names.emplace_back(db, std::string(node.name())); });
       theirs.shards()[i].tables[db].for_each([&](const Node& node) {
-        const Key key(static_cast<std::uint8_t>(db), node.name());
-        if (mine.find_any(key) == nullptr) names.emplace_back(node.name());
+        if (mine.find_any({db, node.name()}) == nullptr) names.emplace_back(db, std::string(node.name()));
       });
-      for (const std::string& name : names) {
-        const Key key(static_cast<std::uint8_t>(db), name);
-        KeyDifference(mine, theirs, key, next_version).hand_out(emit);
-      }
     }
+    for (const Key& key : keys_of(names)) KeyDifference(mine, theirs, key, next_version).hand_out(emit);
   }
 }
 

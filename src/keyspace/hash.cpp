@@ -85,6 +85,12 @@ std::uint32_t hash_size(const Node& key) {
   return key.type == NodeType::packed_hash ? PackedHash::live(key.value()) : table_of(key)->live;
 }
 
+std::uint32_t hash_tombstones(const Node& key) {
+  if (key.type == NodeType::packed_hash)
+    return std::uint32_t{PackedHash::total(key.value())} - PackedHash::live(key.value());
+  return table_of(key)->fields.size() - table_of(key)->live;
+}
+
 std::optional<FieldView> hash_find_any(const Node& key, std::string_view name) {
   if (key.type == NodeType::packed_hash) {
     const PackedHash::Place place = PackedHash::find(key.value(), name);

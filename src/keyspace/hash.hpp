@@ -27,6 +27,8 @@ struct FieldTable {
 
 /// Number of live fields. 0 for a key that holds only tombstones, which is no key to a client.
 std::uint32_t hash_size(const Node& key);
+/// Number of deleted fields that are still remembered.
+std::uint32_t hash_tombstones(const Node& key);
 /// The live field of that name.
 std::optional<FieldView> hash_find(const Node& key, std::string_view name);
 /// Calls `visit` for each field, tombstones too if `with_deleted`. Packed hashes in the order of insertion.

@@ -55,6 +55,7 @@ void Keyspace::take_settings(const Keyspace& other) {
   sites_[0] = other.sites_[0];
   set_stable(other.stable());
   set_linked(other.linked());
+  max_clock_skew_ms_.store(other.max_clock_skew_ms_.load());
   hash_limits_ = other.hash_limits_;
 }
 
@@ -62,6 +63,9 @@ void Keyspace::swap_shards(Shard& mine, Shard& other) {
   mine.heap.swap(other.heap);
   for (std::size_t db = 0; db < kDatabaseCount; ++db) mine.tables[db].swap(other.tables[db]);
   std::swap(mine.deadlines, other.deadlines);
+  std::swap(mine.forgettable, other.forgettable);
+  std::swap(mine.forgotten, other.forgotten);
+  mine.counters.swap(other.counters);
   std::swap(mine.keys_with_deadline, other.keys_with_deadline);
   other.next_deadline.store(mine.next_deadline.exchange(other.next_deadline.load()));
   mine.gates.fill(0);
@@ -71,7 +75,10 @@ void Keyspace::swap_shards(Shard& mine, Shard& other) {
 }
 
 void Keyspace::swap_state(Keyspace& other) {
-  for (std::size_t i = 0; i < kShards; ++i) swap_shards(shards_[i], other.shards_[i]);
+  for (std::size_t i = 0; i < kShards; ++i) {
+    if (linked()) other.carry_told(other.shards_[i], shards_[i]);
+    swap_shards(shards_[i], other.shards_[i]);
+  }
   std::swap(flushes_, other.flushes_);
   for (std::size_t db = 0; db < kDatabaseCount; ++db) {
     other.sizes_[db].store(sizes_[db].exchange(other.sizes_[db].load()));
@@ -79,6 +86,18 @@ void Keyspace::swap_state(Keyspace& other) {
   }
   std::swap(sites_, other.sites_);
   other.site_count_.store(site_count_.exchange(other.site_count_.load()));
+}
+
+// What this server has told already it does not tell again.
+void Keyspace::carry_told(Shard& mine, Shard& old) {
+  for (std::size_t db = 0; db < kDatabaseCount; ++db) {
+    old.tables[db].for_each([&](const Node& node) {
+      if (!node.told) return;
+      const Key key(static_cast<std::uint8_t>(db), node.name());
+      const Node* const known = *mine.tables[db].find(key.hash, key.name);
+      if (known != nullptr && known->deadline() == node.deadline()) tell_expired(key, node.deadline());
+    });
+  }
 }
 
 void Keyspace::destroy(Shard& shard, Node* node) {
@@ -89,6 +108,26 @@ void Keyspace::destroy(Shard& shard, Node* node) {
 const Node* Keyspace::find_any(const Key& key) {
   const Table& table = shard(key).tables[key.db];
   return table.find(key.hash, key.name);
+}
+
+const Counter* Keyspace::counter(const Key& key) {
+  const Node* const node = find_any(key);
+  if (node == nullptr || !node->counted) return nullptr;
+  const KeyCounters* const counters = shard(key).counters.find(key.db, key.name);
+  return counters->value ? &*counters->value : nullptr;
+}
+
+const Counter* Keyspace::counter(const Key& key, std::string_view field) {
+  const Node* const node = find_any(key);
+  if (node == nullptr || !node->counted) return nullptr;
+  const KeyCounters* const counters = shard(key).counters.find(key.db, key.name);
+  const auto it = counters->fields.find(field);
+  return it == counters->fields.end() ? nullptr : &it->second;
+}
+
+Point Keyspace::flushed(std::uint8_t db) const {
+  const FlushRegister& flush = flushes_[db];
+  return flush.version == 0 ? Point{} : Point{flush.version, site_id(flush.site)};
 }
 
 const Node* Keyspace::find(const Key& key, std::int64_t now_ms) {
@@ -183,12 +222,13 @@ void Keyspace::unpack_hash(const Key& key) {
 }
 
 SiteIndex Keyspace::site_index(backend::SiteId site) {
+  if (site == kEverySite) return kEverySiteIndex;
   const std::size_t count = site_count_.load();
   for (std::size_t i = 0; i < count; ++i) {
     if (sites_[i] == site) return static_cast<SiteIndex>(i);
   }
-  if (count == sites_.size())
-    throw std::runtime_error("more than 255 other sites have written to this database");
+  if (count == kEverySiteIndex)
+    throw std::runtime_error("more than 254 other sites have written to this database");
   sites_[count] = site;
   site_count_.store(count + 1);
   return static_cast<SiteIndex>(count);

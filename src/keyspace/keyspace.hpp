@@ -58,11 +58,14 @@ struct FoldResult {
   Version lost_version = 0;
 };
 
+/// The index of kEverySite.
+inline constexpr SiteIndex kEverySiteIndex = 255;
+
 /// The state, changed by `fold` only. Functions that take a key need its shard's lock; functions named for
-/// all shards need every lock. Every merge rule is in fold.cpp.
+/// all shards need every lock. The merge rules are in MERGE.md, and in fold.hpp as code.
 class Keyspace {
  public:
-  Keyspace() = default;
+  Keyspace() { sites_[kEverySiteIndex] = kEverySite; }
   ~Keyspace();
   Keyspace(const Keyspace&) = delete;
   Keyspace& operator=(const Keyspace&) = delete;
@@ -109,6 +112,32 @@ class Keyspace {
     std::string name;
   };
   std::optional<Expired> next_expired(Shard& shard, std::int64_t now_ms);
+  /// For linked sites: the key's deadline has passed and this server says so now. From now on it is not
+  /// counted as a key; its registers stay until nobody can ask for them. False if it is not there, has been
+  /// told of, or its deadline has not passed.
+  bool tell_expired(const Key& key, std::int64_t now_ms);
+  /// Forgets what is at or below `stable`, of at most `limit` keys of the shard: tombstones, registers that
+  /// say nothing, and expired keys. Calls `changed` for each key of which the checkpoint holds more now than
+  /// it should. Costs as much as there is to forget. True if there is more. Needs the shard's lock.
+  bool collect(std::size_t shard, std::size_t limit, const std::function<void(const Key&)>& changed);
+  /// The highest version in any register of the key, and of the flush of its database: a new write to the key
+  /// has to be above it. 0 if nothing is remembered.
+  Version highest_version(const Key& key) { return highest_version(key, find_any(key)); }
+  /// The same for who has the key's node, or null.
+  Version highest_version(const Key& key, const Node* node) {
+    const Version flushed_at = flushes_[key.db].version;
+    return node == nullptr ? flushed_at : std::max(flushed_at, highest_version(shard(key), key.db, *node));
+  }
+  /// The same of all keys of a database. Needs all locks. O(N).
+  Version highest_version(std::uint8_t db);
+  /// Whether rows of another site have ever been folded.
+  bool knows_other_sites() const { return site_count_.load(std::memory_order_relaxed) > 1; }
+  /// What is known of a key, or of one field of it, as a counter; null if it is none. Valid until the shard
+  /// changes.
+  const Counter* counter(const Key& key);
+  const Counter* counter(const Key& key, std::string_view field);
+  /// The flush of the database that is remembered; 0 if none is.
+  Point flushed(std::uint8_t db) const;
 
   void watch(const Key& key, std::shared_ptr<WatchFlag> flag);
   void unwatch(const Key& key, const std::shared_ptr<WatchFlag>& flag);
@@ -126,7 +155,7 @@ class Keyspace {
 
   /// The own site, index 0. Before the first fold.
   void set_site(backend::SiteId site) { sites_[0] = site; }
-  /// The index of a site; sites beyond 255 are refused by an exception (there are never so many).
+  /// The index of a site; sites beyond 254 are refused by an exception (there are never so many).
   SiteIndex site_index(backend::SiteId site);
   backend::SiteId site_id(SiteIndex index) const { return sites_[index]; }
 
@@ -139,6 +168,8 @@ class Keyspace {
   /// that they have expired, by itself. Any thread.
   void set_linked(bool linked) { linked_.store(linked, std::memory_order_relaxed); }
   bool linked() const { return linked_.load(std::memory_order_relaxed); }
+  /// How far apart the clocks of sites may be, in milliseconds: so much longer an expired key is remembered.
+  void set_max_clock_skew(std::int64_t ms) { max_clock_skew_ms_.store(ms, std::memory_order_relaxed); }
   /// Takes over what was set on the other one: the own site, `stable`, the limits of packed hashes.
   void take_settings(const Keyspace& other);
   /// Exchanges the whole state, but not the watchers: all of them are told that their keys have changed. What
@@ -154,6 +185,18 @@ class Keyspace {
     SiteIndex site = 0;
   };
   void destroy(Shard& shard, Node* node);
+  void destroy_key(Shard& shard, std::uint8_t db, Node** link);
+  FoldResult fold_flush(const backend::Row& row, SiteIndex site);
+  bool all_older(const Shard& shard, std::uint8_t db, const Point& at) const;
+  void drop_all(Shard& shard, std::uint8_t db);
+  Version highest_version(Shard& shard, std::uint8_t db, const Node& node) const;
+  Version expired_for_all(const Registers& registers) const;
+  Version forget_now(Shard& shard, std::uint8_t db, Node** link, Version stable);
+  void forget_key(Shard& shard, const Key& key, Node** link, Version stable, bool& changed);
+  bool forget_expired(Shard& shard, std::uint8_t db, Node** link, Version stable, bool& changed);
+  void erase_field(Shard& shard, std::uint8_t db, Node** link, const std::string& name);
+  static void await(Shard& shard, const Key& key, Node* node, Version version);
+  void carry_told(Shard& mine, Shard& other);
   static void swap_shards(Shard& mine, Shard& other);
   void add_deadline(Shard& shard, const Deadlines::Entry& entry);
   void count_deadline(Shard& shard, std::uint8_t db, int change);
@@ -166,12 +209,17 @@ class Keyspace {
   std::atomic<std::size_t> site_count_{1};
   std::atomic<Version> stable_{std::numeric_limits<Version>::max()};
   std::atomic<bool> linked_{false};
+  std::atomic<std::int64_t> max_clock_skew_ms_{0};
   HashLimits hash_limits_;
 };
 
-/// Whether the key is there for a client, whatever the time.
-inline bool holds_value(const Node& node) {
+/// Whether the key has a value, expired or not.
+inline bool has_content(const Node& node) {
   return node.type == NodeType::string || (node.is_hash() && hash_size(node) > 0);
 }
+
+/// Whether the key is there for a client, whatever the time: but for keys of which has been told that they
+/// have expired.
+inline bool holds_value(const Node& node) { return !node.told && has_content(node); }
 
 }  // namespace isthmus

@@ -56,6 +56,14 @@ class Table {
       node = node->next;
     return node;
   }
+  /// The link to the node with that hash of which something can be forgotten; null if there is none.
+  Node** find_awaited(std::uint64_t hash) {
+    if (buckets_ == nullptr) return nullptr;
+    Node** link = &buckets_[index(hash)];
+    while (*link != nullptr && (!(*link)->awaited || hash_name((*link)->name()) != hash))
+      link = &(*link)->next;
+    return *link == nullptr ? nullptr : link;
+  }
   /// Puts a node at a null link that `find` gave. True if the table has grown: then all links are invalid.
   bool insert(Node** link, Node* node) {
     node->next = nullptr;

@@ -56,32 +56,48 @@ void Checkpointer::reset() {
   writing_count_.store(0, std::memory_order_relaxed);
 }
 
-void Checkpointer::note_locked(const Row& row) {
+Checkpointer::Dirty& Checkpointer::dirty_key(std::uint8_t db, std::string_view key) {
   if (dirty_.empty() && flushed_.empty()) oldest_ = Clock::now();
-  seen_[row.origin] = std::max(seen_[row.origin], row.seq);
+  thread_local std::string name;
+  name.assign(1, static_cast<char>(db));
+  name.append(key);
+  const auto it = dirty_.find(name);
+  return it != dirty_.end() ? it->second : dirty_[name];
+}
+
+void Checkpointer::note_key(std::uint8_t db, std::string_view name) {
+  const std::lock_guard lock(noted_);
+  Dirty& dirty = dirty_key(db, name);
+  dirty.whole = true;
+  dirty.fields.clear();
+  dirty_count_.store(dirty_.size(), std::memory_order_relaxed);
+}
+
+void Checkpointer::note_locked(const Row& row) {
+  if (row.seq != 0) seen_[row.origin] = std::max(seen_[row.origin], row.seq);
   if (row.kind == RowKind::flush) {
+    if (dirty_.empty() && flushed_.empty()) oldest_ = Clock::now();
     flushed_.push_back({row.db, row.version, row.site});
     return;
   }
   if (!backend::is_of_key(row.kind)) return;
-  thread_local std::string name;
-  name.assign(1, static_cast<char>(row.db));
-  name.append(row.key);
-  const auto it = dirty_.find(name);
-  Dirty& dirty = it != dirty_.end() ? it->second : dirty_[name];
+  Dirty& dirty = dirty_key(row.db, row.key);
   switch (row.kind) {
-    case RowKind::set:
-    case RowKind::del:
-      dirty.whole = true;
-      dirty.fields.clear();
-      break;
     case RowKind::hset:
     case RowKind::hcreate:
     case RowKind::hdel:
     case RowKind::hincr:
       if (!dirty.whole) dirty.fields.emplace(row.field);
       break;
+    case RowKind::expire:
+      break;
+    case RowKind::update:
+      // On top of what this site has, which is a string; what others have may have been a hash here.
+      if (row.site == log_.site() && !row.copied) break;
+      [[fallthrough]];
     default:
+      dirty.whole = true;
+      dirty.fields.clear();
       break;
   }
   dirty_count_.store(dirty_.size(), std::memory_order_relaxed);
@@ -98,7 +114,15 @@ bool Checkpointer::busy() const {
   return phase_ == Phase::idle ? due(now) && now >= next_step_ : now >= next_step_;
 }
 
-void Checkpointer::begin() {
+// What the mark says is taken before the first key is read: a key may be newer than it, never older.
+void Checkpointer::begin(Journal& journal) {
+  mark_ = {};
+  if (frontiers_) mark_.frontiers = frontiers_();
+  {
+    const std::lock_guard shard_lock(keyspace_.shards()[0].mutex);
+    mark_.flushes = keyspace_.stored_flushes();
+    mark_place_ = journal.appended();
+  }
   const std::lock_guard lock(noted_);
   for (auto& [name, dirty] : dirty_) writing_.emplace_back(name, std::move(dirty));
   dirty_.clear();
@@ -107,14 +131,14 @@ void Checkpointer::begin() {
   // In the order of the table's own key: upserts next to each other cost a fraction of scattered ones.
   std::sort(writing_.begin(), writing_.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
   std::swap(writing_flushed_, flushed_);
-  covered_ = seen_;
+  mark_.vector = seen_;
   phase_ = Phase::flushing;
 }
 
 void Checkpointer::step(Journal& journal) {
   if (!busy()) return;
   next_step_ = Clock::now() + (journal.backlog_bytes() > 0 ? limits_.pause : std::chrono::milliseconds{0});
-  if (phase_ == Phase::idle) begin();
+  if (phase_ == Phase::idle) begin(journal);
   try {
     write_piece(journal);
   } catch (const backend::AppendError& error) {
@@ -152,7 +176,8 @@ void Checkpointer::write_piece(Journal& journal) {
         chunks_.pop_front();
         return;
       }
-      log_.finish_checkpoint(covered_);
+      if (!settled(journal, mark_place_)) return;
+      log_.put_mark(mark_);
       writing_count_.store(0, std::memory_order_relaxed);
       journal.count_checkpoint();
       phase_ = Phase::cutting;

@@ -6,8 +6,10 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <boost/unordered/unordered_flat_map.hpp>
@@ -41,6 +43,12 @@ class Checkpointer {
   void note(const backend::Row& row);
   /// So far rows are in the log that change nothing here, as others' messages.
   void note_seen(const backend::Vector& seen);
+  /// The key has changed by no row: something of it has been forgotten.
+  void note_key(std::uint8_t db, std::string_view name);
+  /// Where the frontiers of all sites come from, for a log that has peers. Before the first `step`.
+  void set_frontiers(std::function<std::vector<backend::StoredFrontier>()> frontiers) {
+    frontiers_ = std::move(frontiers);
+  }
   /// What has been noted so far is old: the next checkpoint begins at once.
   void hurry();
   /// Forgets everything: this server is not the one that writes the checkpoint any more.
@@ -72,7 +80,8 @@ class Checkpointer {
   void note_locked(const backend::Row& row);
   bool due(Clock::time_point now) const;
   static bool settled(Journal& journal, backend::Seq place);
-  void begin();
+  Dirty& dirty_key(std::uint8_t db, std::string_view key);
+  void begin(Journal& journal);
   void collect_chunk();
   void write_piece(Journal& journal);
   void put_back(const std::string& cause);
@@ -92,7 +101,9 @@ class Checkpointer {
   std::vector<Flushed> writing_flushed_;
   std::deque<backend::CheckpointChunk> chunks_;
   backend::Seq chunks_place_ = 0;  // the commit that the chunks wait for
-  backend::Vector covered_;
+  backend::CheckpointMark mark_;
+  backend::Seq mark_place_ = 0;  // the commit that it waits for
+  std::function<std::vector<backend::StoredFrontier>()> frontiers_;
   std::atomic<std::size_t> dirty_count_{0}, writing_count_{0};
 };
 

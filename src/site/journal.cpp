@@ -112,6 +112,11 @@ Seq Journal::Group::append(const backend::Row& row) {
   return place;
 }
 
+backend::OriginId Journal::Group::lease() {
+  if (journal_->durable_) hold();
+  return journal_->lease_;
+}
+
 Seq Journal::Group::add(backend::Row& row, std::int64_t now_ms, backend::Version floor) {
   Journal& j = *journal_;
   row.site = j.site_;

@@ -84,6 +84,8 @@ class Journal {
     ~Group() { close(); }
     Group(const Group&) = delete;
     Group& operator=(const Group&) = delete;
+    /// The lease under which the group's rows are written.
+    backend::OriginId lease();
     /// Sets seq, version, site and origin of the row and puts it into the batch. The version is at least
     /// `floor`.
     /// Returns the row's place, 0 on a log that is not durable.

@@ -1,6 +1,6 @@
 #include "src/site/net_change.hpp"
 
-#include "src/keyspace/difference.hpp"
+#include <vector>
 
 namespace isthmus {
 
@@ -31,33 +31,48 @@ void NetChange::tell(Keyspace& keyspace, std::int64_t now_ms, const Raise& raise
 
 namespace {
 
-std::string_view event_of(backend::RowKind kind) {
-  switch (kind) {
-    case backend::RowKind::del:
-      return "del";
-    case backend::RowKind::hset:
-    case backend::RowKind::hcreate:
-      return "hset";
-    case backend::RowKind::hdel:
-      return "hdel";
-    case backend::RowKind::expire:
-      return "expire";
-    default:
-      return "set";
+// What has become of a hash that was one before as well.
+std::string_view hash_event(const Node& before, const Node& after) {
+  bool written = false;
+  std::uint32_t kept = 0;
+  hash_for_each(after, false, [&](const FieldView& field) {
+    const auto known = hash_find(before, field.name);
+    if (known) ++kept;
+    written |= !known || known->value != field.value || known->version != field.version;
+  });
+  if (written) return "hset";
+  return kept < hash_size(before) ? "hdel" : "";
+}
+
+std::string_view event_of(const Node* before, const Node* after) {
+  if (before != nullptr && !holds_value(*before)) before = nullptr;
+  if (after == nullptr || !holds_value(*after)) return before == nullptr ? "" : "del";
+  std::string_view event = after->is_hash() ? "hset" : "set";
+  if (before == nullptr || before->is_hash() != after->is_hash()) return event;
+  if (after->is_hash()) {
+    event = hash_event(*before, *after);
+  } else if (before->value() == after->value() && before->version == after->version) {
+    event = {};
   }
+  return event.empty() && before->deadline() != after->deadline() ? "expire" : event;
 }
 
 }  // namespace
 
 void tell_difference(Keyspace& before, Keyspace& after, const NetChange::Raise& raise) {
-  std::string_view last;
-  for_each_difference(
-      after, before, [] { return backend::Version{1}; },
-      [&](const backend::Row& row) {
-        // The last row of a key says what it is now; a deletion in front of it only made room.
-        last = event_of(row.kind);
-        if (row.group_end) raise(last, row.db, row.key);
+  for (std::size_t i = 0; i < kShards; ++i) {
+    for (std::uint8_t db = 0; db < kDatabaseCount; ++db) {
+      const auto tell = [&](std::string_view name) {
+        const Key key(db, name);
+        const std::string_view event = event_of(before.find_any(key), after.find_any(key));
+        if (!event.empty()) raise(event, db, name);
+      };
+      after.shards()[i].tables[db].for_each([&](const Node& node) { tell(node.name()); });
+      before.shards()[i].tables[db].for_each([&](const Node& node) {
+        if (after.find_any({db, node.name()}) == nullptr) tell(node.name());
       });
+    }
+  }
 }
 
 }  // namespace isthmus

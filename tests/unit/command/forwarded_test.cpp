@@ -19,6 +19,7 @@ using testing::StartsWith;
 class FakeSharedLog final : public backend::SharedLog {
  public:
   std::string secret() const override { return "secret"; }
+  std::string site_name() const override { return {}; }
   bool connect(std::string&) override { return true; }
   bool connected() const override { return true; }
   void disconnect() override {}
@@ -34,6 +35,7 @@ class FakeSharedLog final : public backend::SharedLog {
   void read_uncovered(backend::LoadSink&) override {}
   void sign_off(backend::OriginId) override {}
   std::unique_ptr<backend::Feed> open_feed() override { return nullptr; }
+  std::unique_ptr<backend::Links> open_links() override { return nullptr; }
   bool durable() const override { return true; }
   backend::SiteId site() const override { return 1; }
   void load(backend::LoadSink&) override {}

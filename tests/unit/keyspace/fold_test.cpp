@@ -326,7 +326,9 @@ TEST(Difference, BringsAnOlderStateToTheNewerOne) {
       // The own memory gets the same rows back from nobody, but others that are up to date do: no harm.
       for (const Row& r : difference) fold_row(mine, r);
       ASSERT_EQ(text_of(theirs), text_of(mine)) << "seed " << seed << " kept " << kept;
-      if (kept >= rows.size()) EXPECT_TRUE(difference.empty()) << "seed " << seed;
+      if (kept >= rows.size()) {
+        EXPECT_TRUE(difference.empty()) << "seed " << seed;
+      }
       for (std::size_t i = 0; i < difference.size(); ++i) {
         const bool last = i + 1 == difference.size() || difference[i + 1].key != difference[i].key;
         EXPECT_EQ(difference[i].group_end, last);
