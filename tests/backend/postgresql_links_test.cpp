@@ -1,0 +1,529 @@
+// Links between the databases of real clusters: what they bring, what they leave out, what breaks them, and
+// what a peer tells about itself.
+#include "backend/postgresql_links.hpp"
+
+#include <atomic>
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "backend/postgresql_connection.hpp"
+#include "backend/postgresql_feed.hpp"
+#include "backend/postgresql_schema.hpp"
+#include "tests/backend/postgresql_schema_v1.hpp"
+#include "tests/backend/postgresql_support.hpp"
+
+namespace isthmus::backend::test {
+namespace {
+
+using isthmus::test::PostgresCluster;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using Clock = std::chrono::steady_clock;
+
+/// The longest that anything here may take.
+constexpr std::chrono::seconds kPatience{30};
+
+testing::AssertionResult becomes(const std::function<bool()>& condition) {
+  const Clock::time_point deadline = Clock::now() + kPatience;
+  while (!condition()) {
+    if (Clock::now() > deadline) return testing::AssertionFailure() << "not in " << kPatience.count() << " s";
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return testing::AssertionSuccess();
+}
+
+/// The words of the LinkError that `body` throws, or "nothing".
+std::string failure(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const LinkError& error) {
+    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
+    return error.what();
+  }
+  return "nothing";
+}
+
+/// A site: a cluster with an Isthmus in it, and this site's side of its links.
+class SiteDatabase {
+ public:
+  explicit SiteDatabase(const PostgresCluster::Settings& more = {})
+      : cluster_([&] {
+          PostgresCluster::Settings settings = {
+              {"max_replication_slots", "20"},           {"max_wal_senders", "20"},
+              {"max_logical_replication_workers", "10"}, {"max_worker_processes", "20"},
+              {"max_slot_wal_keep_size", "1GB"},         {"wal_retrieve_retry_interval", "200ms"}};
+          for (const auto& [name, value] : more) settings[name] = value;
+          return settings;
+        }()) {
+    log = open_connected(cluster_.url());
+    shared().open_feed()->begin();  // makes the permanent slot
+    links = shared().open_links();
+    write({lease_row(lease, 17, "here:1")});
+  }
+  SharedLog& shared() const { return *log->shared(); }
+  SiteId site() const { return log->site(); }
+  std::string url() const { return cluster_.url(); }
+  PeerRow as_peer() const {
+    PeerRow peer;
+    peer.name = "site" + std::to_string(site());
+    peer.id = site();
+    peer.conninfo = url();
+    return peer;
+  }
+  /// Commits rows as they are, but for their site if they have none of their own.
+  void write(std::vector<Row> rows) {
+    for (Row& row : rows) {
+      if (row.site == kSite) row.site = site();
+    }
+    log->append(make_batch(rows));
+  }
+  /// Commits `count` rows of the lease behind those that are there.
+  void write_sets(int count) {
+    RowBatch batch;
+    for (int i = 0; i < count; ++i) {
+      Row row = make_row(++seq, RowKind::set, "key", "", "value");
+      row.origin = lease;
+      row.site = site();
+      batch.append(row);
+    }
+    log->append(batch);
+  }
+  std::int64_t integer(const std::string& sql) const { return std::stoll(cluster_.value(sql)); }
+  /// How many rows of `other` are here.
+  std::int64_t rows_of(const SiteDatabase& other) const {
+    return integer("SELECT count(*) FROM isthmus.log WHERE site = " + std::to_string(other.site()));
+  }
+  PostgresCluster& cluster() { return cluster_; }
+
+  static constexpr OriginId kFirstLease = 500;
+  std::unique_ptr<Log> log;
+  std::unique_ptr<Links> links;
+  OriginId lease = next_lease++;
+  Seq seq = 1;
+
+ private:
+  static inline OriginId next_lease = kFirstLease;
+  PostgresCluster cluster_;
+};
+
+/// From now on the rows of `from` come to `to`. Returns the slot.
+std::string link(const SiteDatabase& from, const SiteDatabase& to) {
+  const std::string slot = to.links->connect(from.url())->create_slot();
+  to.links->create_subscription(from.as_peer(), slot);
+  return slot;
+}
+
+/// Keeps the rows that a peer hands out, as a batch to append.
+struct Copier : LoadSink {
+  void key(const StoredKey& stored) override { keys.push_back(stored.key); }
+  void field(const StoredField& /*stored*/) override { ++fields; }
+  void row(const Row& row) override {
+    Row copy = row;
+    copy.copied = true;
+    batch.append(copy);
+  }
+  void flushed(const StoredFlush& /*flush*/) override { ++flushes; }
+  RowBatch batch;
+  std::vector<std::string> keys;
+  int fields = 0, flushes = 0;
+};
+
+std::vector<Seq> seqs_of(const RowBatch& batch) {
+  std::vector<Seq> seqs;
+  for (std::size_t i = 0; i < batch.size(); ++i) seqs.push_back(batch[i].seq);
+  return seqs;
+}
+
+// ---- what a link brings ----
+
+TEST(PostgresqlLinksTest, BringsRowsWithAllThatMattersElsewhere) {
+  SiteDatabase a, b;
+  link(a, b);
+  Row row = make_row(2, RowKind::set, std::string_view("\0key", 4), "", "value");
+  row.origin = a.lease;
+  row.expire_at = 99;
+  row.event = "set";
+  row.requester = 5;
+  row.request = 6;
+  row.reply = "+OK\r\n";
+  Row count = make_row(3, RowKind::incr, "n", "", "10");
+  count.origin = a.lease;
+  count.count = {7, 8, a.lease, -5};
+  const Clock::time_point begin = Clock::now();
+  a.write({row, count});
+  ASSERT_TRUE(becomes([&] { return b.rows_of(a) >= 2; }));
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(3));
+  EXPECT_THAT(b.cluster().sql(
+                  "SELECT origin - " + std::to_string(a.lease) +
+                  ", seq, kind, key, expire_at, event, requester, reply, copied, base_version, base_site, "
+                  "total, value, arrived > now() - interval '1 minute' FROM isthmus.log WHERE kind <> "
+                  "'lease' ORDER BY seq"),
+              ElementsAre("0|2|set|\\x006b6579|99|set|||f||||\\x76616c7565|t",
+                          "0|3|incr|\\x6e|||||f|7|8|-5|\\x3130|t"));
+  const auto subscriptions = b.links->subscriptions();
+  ASSERT_TRUE(subscriptions.contains(a.site()));
+  EXPECT_TRUE(subscriptions.at(a.site()).enabled);
+  ASSERT_TRUE(becomes([&] { return b.links->subscriptions().at(a.site()).applying; }));
+  EXPECT_GT(b.links->subscriptions().at(a.site()).received, 0U);
+  EXPECT_TRUE(a.links->subscriptions().empty());
+  const auto kept = a.links->kept_slots();
+  ASSERT_TRUE(kept.contains(b.site()));
+  EXPECT_EQ(kept.at(b.site()).state, "reserved");
+  EXPECT_TRUE(kept.at(b.site()).active);
+  EXPECT_EQ(b.cluster().value("SELECT subbinary::text || subsynccommit FROM pg_subscription"), "trueon");
+}
+
+TEST(PostgresqlLinksTest, PassesNothingOnInAMesh) {
+  SiteDatabase sites[3];
+  for (const SiteDatabase& from : sites) {
+    for (const SiteDatabase& to : sites) {
+      if (&from != &to) link(from, to);
+    }
+  }
+  for (SiteDatabase& site : sites) site.write_sets(10);
+  // What the first takes over from the third by hand stays with the first.
+  Row copied = make_row(77, RowKind::set, "copied", "", "v");
+  copied.site = sites[2].site();
+  copied.origin = 9999;
+  copied.copied = true;
+  sites[0].links->append(make_batch({copied}), sites[0].lease);
+  for (SiteDatabase& site : sites) site.write_sets(1);
+  for (const SiteDatabase& to : sites) {
+    for (const SiteDatabase& from : sites) {
+      if (&from == &to) continue;
+      ASSERT_TRUE(becomes([&] {
+        return to.integer("SELECT coalesce(max(seq), 0) FROM isthmus.log WHERE origin = " +
+                          std::to_string(from.lease)) == static_cast<std::int64_t>(from.seq);
+      }));
+      // The lease row may have come before the link.
+      EXPECT_EQ(to.integer("SELECT count(*) FROM isthmus.log WHERE kind = 'set' AND origin = " +
+                           std::to_string(from.lease)),
+                11);
+    }
+    EXPECT_EQ(to.integer("SELECT count(*) FROM isthmus.log WHERE origin = 9999"), &to == &sites[0] ? 1 : 0);
+  }
+}
+
+// ---- what breaks a link ----
+
+/// Takes what `to` lacks of the origin from `from`, and makes the link anew.
+void relink(const SiteDatabase& from, const SiteDatabase& to) {
+  to.links->drop_subscription(from.site());
+  const auto peer = to.links->connect(from.url());
+  const std::string slot = peer->create_slot();
+  Position end = 0;
+  const OriginReach theirs = peer->reaches(end)[from.lease];
+  Seq have = to.links->reaches()[from.lease].last;
+  Copier copier;
+  ASSERT_TRUE(peer->read_rows(from.lease, have + 1, theirs.last, copier));
+  to.links->append(copier.batch, to.lease);
+  to.links->create_subscription(from.as_peer(), slot);
+  peer->drop_slots(slot);
+  EXPECT_TRUE(peer->slot(slot).exists);
+}
+
+TEST(PostgresqlLinksTest, LeavesNoGapWhenALinkIsMadeAnewUnderWriters) {
+  SiteDatabase a, b;
+  link(a, b);
+  std::atomic<bool> stop{false};
+  std::thread writer([&] {
+    while (!stop) a.write_sets(7);
+  });
+  for (int round = 0; round < 5; ++round) {
+    relink(a, b);
+    const std::int64_t before = b.rows_of(a);
+    EXPECT_TRUE(becomes([&] { return b.rows_of(a) > before; }));
+  }
+  stop = true;
+  writer.join();
+  const std::string of = " FROM isthmus.log WHERE origin = " + std::to_string(a.lease) + " AND seq > 1";
+  ASSERT_TRUE(becomes(
+      [&] { return b.integer("SELECT coalesce(max(seq), 0)" + of) == static_cast<std::int64_t>(a.seq); }));
+  EXPECT_EQ(b.integer("SELECT count(DISTINCT seq)" + of), static_cast<std::int64_t>(a.seq) - 1);
+  EXPECT_EQ(a.integer("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'isthmus_link%'"), 1);
+}
+
+TEST(PostgresqlLinksTest, SeesThatASlotHasLostItsWal) {
+  SiteDatabase a({{"max_slot_wal_keep_size", "1MB"},
+                  {"wal_keep_size", "0"},
+                  {"max_wal_size", "32MB"},
+                  {"min_wal_size", "32MB"}});
+  SiteDatabase b;
+  const std::string slot = link(a, b);
+  b.cluster().stop();
+  const auto lost = [&] {
+    a.cluster().sql("SELECT pg_switch_wal()");
+    a.write_sets(1);
+    a.cluster().sql("CHECKPOINT");
+    return a.links->kept_slots()[b.site()].state == "lost";
+  };
+  ASSERT_TRUE(becomes(lost));
+  b.cluster().start();
+  failure([&] { b.links->check(); });  // its session has ended with the cluster
+  const auto peer = b.links->connect(a.url());
+  EXPECT_TRUE(peer->slot(slot).lost);
+  EXPECT_TRUE(peer->slot(slot).exists);
+  EXPECT_FALSE(peer->slot("isthmus_link_none").exists);
+  // The site's own server makes its permanent slot anew.
+  a.shared().open_feed()->begin();
+  relink(a, b);
+  a.write_sets(1);
+  EXPECT_TRUE(becomes([&] {
+    return b.integer("SELECT coalesce(max(seq), 0) FROM isthmus.log WHERE origin = " +
+                     std::to_string(a.lease)) == static_cast<std::int64_t>(a.seq);
+  }));
+  EXPECT_FALSE(peer->slot(slot).exists) << "dropped, as another one is in use";
+}
+
+TEST(PostgresqlLinksTest, GoesOnByItselfAndLetsGoWhileThePeerIsDown) {
+  SiteDatabase a, b;
+  link(a, b);
+  a.write_sets(1);
+  ASSERT_TRUE(becomes([&] { return b.rows_of(a) >= 1; }));
+  a.cluster().stop("immediate");
+  EXPECT_THAT(failure([&] { b.links->connect(a.url()); }), Not("nothing"));
+  ASSERT_TRUE(becomes([&] { return !b.links->subscriptions().at(a.site()).applying; }));
+  a.cluster().start();
+  std::string why;
+  a.shared().disconnect();
+  ASSERT_TRUE(a.shared().connect(why)) << why;
+  const std::int64_t before = b.rows_of(a);
+  a.write_sets(3);
+  EXPECT_TRUE(becomes([&] { return b.rows_of(a) >= before + 3; }));
+  a.cluster().stop("immediate");
+  b.links->drop_subscription(a.site());
+  EXPECT_TRUE(b.links->subscriptions().empty());
+  b.links->drop_subscription(a.site());
+}
+
+// ---- connecting ----
+
+TEST(PostgresqlLinksTest, RefusesWhatIsNoPeerInOneClearLine) {
+  SiteDatabase a;
+  const TestDatabase empty, foreign, old, newer, unreplicated;
+  foreign.sql("CREATE SCHEMA isthmus");
+  old.sql(kSchemaVersion1);
+  open_shared(newer.url());
+  newer.sql("INSERT INTO isthmus.schema_version (version) VALUES (99)");
+  const auto refusal = [&](const std::string& url) { return failure([&] { a.links->connect(url); }); };
+  EXPECT_THAT(refusal(empty.url()), HasSubstr(empty.name() + ": there is no Isthmus in this database"));
+  EXPECT_THAT(refusal(foreign.url()), HasSubstr("not ours"));
+  EXPECT_THAT(refusal(old.url()), HasSubstr("version 1, ours 2: upgrade it first"));
+  EXPECT_THAT(refusal(newer.url()), HasSubstr("version 99, ours 2: upgrade this site first"));
+  EXPECT_THAT(refusal(shared_cluster().url("no_such_database")), HasSubstr("does not exist"));
+  EXPECT_THAT(refusal("postgresql://127.0.0.1:1/db"), HasSubstr("postgresql://127.0.0.1:1/db"));
+  const std::string role = "role_of_" + empty.name();
+  open_shared(unreplicated.url());
+  unreplicated.sql("CREATE ROLE " + role + " LOGIN; GRANT USAGE ON SCHEMA isthmus TO " + role +
+                   "; GRANT SELECT ON ALL TABLES IN SCHEMA isthmus TO " + role);
+  EXPECT_THAT(refusal(unreplicated.url(role)), HasSubstr("ALTER ROLE " + role + " REPLICATION"));
+  unreplicated.sql("DROP OWNED BY " + role + "; DROP ROLE " + role);
+  // A database that no feed has used.
+  const TestDatabase idle;
+  open_shared(idle.url());
+  EXPECT_THAT(failure([&] { a.links->connect(idle.url())->create_slot(); }), HasSubstr("has not run yet"));
+}
+
+TEST(PostgresqlLinksTest, ShowsNoPassword) {
+  SiteDatabase a, b;
+  b.cluster().sql("CREATE ROLE linker LOGIN SUPERUSER PASSWORD 'right one'");
+  const std::string rules = b.cluster().socket_folder() + "/data/pg_hba.conf";
+  std::string others;
+  {
+    std::ifstream in(rules);
+    others.assign(std::istreambuf_iterator<char>(in), {});
+  }
+  std::ofstream(rules) << "host all linker 127.0.0.1/32 scram-sha-256\n" << others;
+  b.cluster().reload();
+  const std::string port = std::to_string(b.cluster().port());
+  const auto url = [&](const std::string& password) {
+    return "postgresql://linker:" + password + "@127.0.0.1:" + port + "/postgres";
+  };
+  std::string line;
+  ASSERT_TRUE(becomes([&] {
+    line = failure([&] { a.links->connect(url("s3cret")); });
+    return line != "nothing";
+  }));
+  EXPECT_THAT(line, HasSubstr("password authentication failed"));
+  EXPECT_THAT(line, Not(HasSubstr("s3cret")));
+  EXPECT_THAT(failure([&] { a.links->connect("postgresql://linker:s3cret%@127.0.0.1/db"); }),
+              Not(HasSubstr("s3cret")));
+  PeerRow peer = b.as_peer();
+  peer.conninfo = url("s3cret");
+  line = failure([&] { a.links->create_subscription(peer, "slot"); });
+  EXPECT_THAT(line, HasSubstr("password authentication failed"));
+  EXPECT_THAT(line, Not(HasSubstr("s3cret")));
+  const auto right = a.links->connect(url("right%20one"));
+  peer.conninfo = url("right%20one");
+  a.links->create_subscription(peer, right->create_slot());
+  b.write_sets(1);
+  EXPECT_TRUE(becomes([&] { return a.rows_of(b) >= 1; }));
+}
+
+TEST(PostgresqlLinksTest, CompletesConnectionStrings) {
+  const std::string whole = link_conninfo("postgresql://u:p%27w@h:5/d?keepalives_idle=9");
+  EXPECT_THAT(whole, HasSubstr("password='p\\'w'"));
+  EXPECT_THAT(whole, HasSubstr("keepalives_idle='9'"));
+  EXPECT_THAT(whole, HasSubstr("tcp_user_timeout='4000'"));
+  EXPECT_THAT(whole, HasSubstr("options='-c wal_sender_timeout=4s'"));
+  EXPECT_THAT(link_conninfo("host=h options='-c statement_timeout=0'"), Not(HasSubstr("wal_sender")));
+}
+
+TEST(PostgresqlLinksTest, ChangesAConnectionOnlyWhenItMust) {
+  SiteDatabase a, b;
+  link(a, b);
+  PeerRow peer = a.as_peer();
+  const auto version = [&] { return b.cluster().value("SELECT xmin FROM pg_subscription"); };
+  const std::string before = version();
+  b.links->update_subscription(peer);
+  EXPECT_EQ(version(), before);
+  b.cluster().sql("ALTER SUBSCRIPTION isthmus_link_" + site_hex(a.site()) + " DISABLE");
+  peer.conninfo = "host=127.0.0.1 user=postgres dbname=postgres port=" + std::to_string(a.cluster().port());
+  b.links->update_subscription(peer);
+  EXPECT_THAT(b.cluster().value("SELECT subconninfo FROM pg_subscription"), HasSubstr("host='127.0.0.1'"));
+  a.write_sets(1);
+  EXPECT_TRUE(becomes([&] { return b.rows_of(a) >= 1; }));
+}
+
+// ---- what a peer tells ----
+
+TEST(PostgresqlLinksTest, ReadsTheRowsOfAnOriginOrNone) {
+  SiteDatabase a, b;
+  a.write_sets(9);
+  a.write({make_row(3, RowKind::publish, "channel", "", "payload")});  // of another origin
+  const auto peer = b.links->connect(a.url());
+  EXPECT_EQ(peer->site(), a.site());
+  EXPECT_LT(std::abs(peer->clock_offset_ms()), 1000);
+  Position end = 0;
+  Reaches reaches = peer->reaches(end);
+  EXPECT_GT(end, 0U);
+  EXPECT_EQ(reaches[a.lease].last, 10U);
+  EXPECT_EQ(reaches[a.lease].site, a.site());
+  EXPECT_EQ(reaches[kOrigin].last, 3U);
+  Copier some, message, gap, cut;
+  EXPECT_TRUE(peer->read_rows(a.lease, 4, 6, some));
+  EXPECT_THAT(seqs_of(some.batch), ElementsAre(4, 5, 6));
+  EXPECT_TRUE(peer->read_rows(kOrigin, 3, 3, message));
+  ASSERT_EQ(message.batch.size(), 1U);
+  EXPECT_EQ(message.batch[0].value, "payload");
+  EXPECT_FALSE(peer->read_rows(kOrigin, 1, 3, gap));
+  a.cluster().sql("INSERT INTO isthmus.progress (origin, seq, cut, site) VALUES (" + std::to_string(a.lease) +
+                  ", 10, 5, 1)");
+  EXPECT_FALSE(peer->read_rows(a.lease, 5, 10, cut));
+  EXPECT_TRUE(gap.batch.empty() && cut.batch.empty());
+  EXPECT_TRUE(peer->read_rows(a.lease, 6, 10, cut));
+  EXPECT_EQ(cut.batch.size(), 5U);
+  EXPECT_EQ(peer->reaches(end)[a.lease].cut, 5U);
+}
+
+TEST(PostgresqlLinksTest, ReadsTheWholeStateInOneSnapshot) {
+  SiteDatabase a, b;
+  a.shared().guard_checkpoint(a.lease);
+  StoredKey key;
+  key.key = "stored";
+  key.type = StoredType::string;
+  key.version = 1;
+  a.log->write_checkpoint({{key}, {}});
+  a.log->put_mark({{{a.lease, 1}}, {{3, 5, 1}}, {}});
+  a.write_sets(2);
+  a.write({make_row(1, RowKind::publish, "channel", "", "payload")});
+  Copier copier;
+  Reaches reaches;
+  b.links->connect(a.url())->read_state(copier, reaches);
+  EXPECT_THAT(copier.keys, ElementsAre("stored"));
+  EXPECT_EQ(copier.flushes, 1);
+  EXPECT_THAT(seqs_of(copier.batch), ElementsAre(2, 3)) << "behind the checkpoint, and no message";
+  EXPECT_EQ(reaches[a.lease].last, 3U);
+  EXPECT_EQ(reaches[a.lease].site, a.site());
+  EXPECT_EQ(reaches[kOrigin].last, 1U);
+}
+
+// ---- this site's side ----
+
+TEST(PostgresqlLinksTest, AppendsOnlyUnderTheLease) {
+  SiteDatabase a;
+  Row row = make_row(4, RowKind::set, "k", "", "v");
+  row.site = 99;
+  row.copied = true;
+  a.links->append(make_batch({row}), a.lease);
+  EXPECT_THAT(failure([&] { a.links->append(make_batch({row}), a.lease + 1); }),
+              HasSubstr("taken the lease"));
+  EXPECT_EQ(a.integer("SELECT count(*) FROM isthmus.log WHERE copied AND site = 99"), 1);
+  EXPECT_EQ(a.links->reaches()[kOrigin].last, 4U) << "the session goes on";
+}
+
+TEST(PostgresqlLinksTest, RemembersItsPeersAndItsName) {
+  SiteDatabase a, b;
+  EXPECT_TRUE(a.links->peers().empty());
+  PeerRow peer = b.as_peer();
+  peer.slot = "slot";
+  peer.state = "down";
+  peer.detail = "it's away";
+  peer.since_ms = 1'700'000'000'123;
+  peer.clock_offset_ms = -4;
+  peer.lag_ms = 5;
+  peer.lag_rows = 6;
+  peer.slot_bytes = 7;
+  peer.slot_state = "reserved";
+  a.links->put_peer(peer);
+  peer.lag_rows = 8;
+  a.links->put_peer(peer);
+  for (const auto& peers : {a.links->peers(), a.shared().upkeep({1, "here:1", "test", 0, false}, 0).peers}) {
+    ASSERT_EQ(peers.size(), 1U);
+    EXPECT_EQ(peers[0].conninfo, b.url());
+    EXPECT_EQ(peers[0].detail, "it's away");
+    EXPECT_EQ(peers[0].since_ms, 1'700'000'000'123);
+    EXPECT_EQ(peers[0].clock_offset_ms, -4);
+    EXPECT_EQ(peers[0].lag_rows, 8U);
+    EXPECT_EQ(peers[0].slot_state, "reserved");
+  }
+  a.links->name_site("north");
+  a.links->name_site("north");
+  EXPECT_THAT(failure([&] { a.links->name_site("south"); }), HasSubstr("site 'north' and not of 'south'"));
+  EXPECT_EQ(open_shared(a.url())->shared()->site_name(), "north");
+  EXPECT_EQ(b.links->connect(a.url())->name(), "north");
+  link(a, b);
+  link(b, a);
+  a.cluster().sql("INSERT INTO isthmus.frontier VALUES (" + std::to_string(b.site()) + ", 1, 2), (1, 2, 3)");
+  ASSERT_TRUE(becomes([&] { return a.links->kept_slots()[b.site()].active; }));
+  a.links->forget_peer(peer);
+  EXPECT_TRUE(a.links->peers().empty());
+  EXPECT_TRUE(a.links->subscriptions().empty());
+  EXPECT_TRUE(a.links->kept_slots().empty()) << "although it was in use";
+  EXPECT_EQ(a.integer("SELECT count(*) FROM isthmus.frontier"), 1);
+}
+
+TEST(PostgresqlLinksTest, NamesWhatKeepsPostgresqlFromLinking) {
+  const TestDatabase database;
+  const std::string role = "role_of_" + database.name();
+  database.sql("CREATE ROLE " + role + " LOGIN REPLICATION; GRANT CREATE ON DATABASE " + database.name() +
+               " TO " + role);
+  const auto limited = open_shared(database.url(role))->shared()->open_links()->check();
+  EXPECT_THAT(limited, testing::Contains(HasSubstr("the role " + role + " may not create subscriptions")));
+  database.sql("DROP OWNED BY " + role + " CASCADE; DROP ROLE " + role);
+  SiteDatabase a;
+  EXPECT_THAT(a.links->check(), IsEmpty());
+  a.cluster().configure({{"max_logical_replication_workers", "0"},
+                         {"max_replication_slots", "1"},
+                         {"max_slot_wal_keep_size", "-1"},
+                         {"wal_retrieve_retry_interval", "5s"}});
+  a.cluster().restart();
+  failure([&] { a.links->check(); });  // the session has ended
+  EXPECT_THAT(
+      a.links->check(),
+      ElementsAre(HasSubstr("max_logical_replication_workers = 0"), HasSubstr("max_replication_slots = 1"),
+                  HasSubstr("max_slot_wal_keep_size = -1"), HasSubstr("wal_retrieve_retry_interval")));
+}
+
+}  // namespace
+}  // namespace isthmus::backend::test
