@@ -176,11 +176,11 @@ COMMENT ON COLUMN isthmus.log.kind IS
 COMMENT ON COLUMN isthmus.log.copied IS
 'Taken over from another site''s database by a server, and not brought by that site''s stream';
 COMMENT ON COLUMN isthmus.log.base_version IS
-'Of incr and hincr, with base_site: what was counted on; value is what it was then';
+'Of incr and hincr, with base_site: what was counted on; value is what it was then. base_site 0: nothing was there';
 COMMENT ON COLUMN isthmus.log.counter IS 'Of incr and hincr: the lease under which it was counted';
 COMMENT ON COLUMN isthmus.log.total IS 'What that lease has added to the base so far';
 COMMENT ON COLUMN isthmus.entry.totals IS
-'Of a string that sites count on: lease=total@version of each, to be added to value. Its version and site are those of value';
+'Of a string that sites count on, to be added to value: lease=total@version,site,base_version,base_site of each lease';
 COMMENT ON COLUMN isthmus.field.totals IS 'As that of entry';
 COMMENT ON COLUMN isthmus.progress.site IS 'Whose origin it is; 0 or NULL: not known';
 COMMENT ON COLUMN isthmus.site.name IS 'What people call this site; NULL if nobody has named it';
@@ -286,7 +286,10 @@ constexpr const char* kSmallStorage =
 // `stamp` is (version, site) as an array, which compares like the pair and has a max(). Most keys are only in
 // the checkpoint and are shown as they are there: `settled`. For a key that the log behind it touches, every
 // statement about it is one `fact`; of each register (the string, a field, the deletion, the deadline) the
-// fact with the highest stamp wins; then a look at all winners of the key tells which of them show.
+// fact with the highest stamp wins; then a look at all winners of the key tells which of them show. Counters:
+// the totals of a base are added to it if it is the winner. Those that began with nothing are added up
+// (`risen`), each as long as nothing is newer than what its site had seen; a site that found nothing and
+// remembered nothing has the highest site in its stamp (MERGE.md, "Counters").
 constexpr const char* kCurrentView = R"sql(
 CREATE OR REPLACE VIEW isthmus.current AS
 WITH
@@ -325,10 +328,21 @@ WITH
         AND (e.type IS DISTINCT FROM 'string' OR (h.version, h.site) > (e.version, e.site))
         AND ARRAY[h.version, h.site] >= coalesce(f.stamp, '{0,0}') AND t.key IS NULL
   ),
+  counts AS (
+    SELECT db, key, 'string' AS what, NULL::bytea AS field, value AS base, t.*
+      FROM touched JOIN isthmus.entry USING (db, key), isthmus.totals_of(totals) AS t
+    UNION ALL
+    SELECT db, key, 'field', field, value, t.*
+      FROM touched JOIN isthmus.field USING (db, key), isthmus.totals_of(totals) AS t
+    UNION ALL
+    SELECT db, key, CASE kind WHEN 'incr' THEN 'string' ELSE 'field' END, field, nullif(value, ''), counter, total, version,
+           ARRAY[base_version, CASE base_site WHEN 0 THEN 9223372036854775807 ELSE base_site END]
+      FROM tail WHERE kind IN ('incr', 'hincr')
+  ),
   fact AS (
     SELECT db, key, type AS what, NULL::bytea AS field, value, NULL::bigint AS expire_at,
            ARRAY[version, site] AS stamp
-      FROM touched JOIN isthmus.entry USING (db, key) WHERE type <> 'none'
+      FROM touched JOIN isthmus.entry USING (db, key) WHERE type <> 'none' AND NOT (totals IS NOT NULL AND value IS NULL)
     UNION ALL
     SELECT db, key, 'cut', NULL, NULL, NULL, ARRAY[cut_version, cut_site]
       FROM touched JOIN isthmus.entry USING (db, key)
@@ -337,7 +351,7 @@ WITH
       FROM touched JOIN isthmus.entry USING (db, key)
     UNION ALL
     SELECT db, key, 'field', field, CASE WHEN NOT deleted THEN value END, NULL, ARRAY[version, site]
-      FROM touched JOIN isthmus.field USING (db, key)
+      FROM touched JOIN isthmus.field USING (db, key) WHERE NOT (totals IS NOT NULL AND value IS NULL)
     UNION ALL
     SELECT db, key, 'string', NULL, coalesce(value, ''), NULL, stamp FROM tail WHERE kind IN ('set', 'update')
     UNION ALL
@@ -346,53 +360,68 @@ WITH
     UNION ALL
     SELECT db, key, 'hash', NULL, NULL, NULL, stamp FROM tail WHERE kind = 'htype'
     UNION ALL
-    SELECT db, key, CASE kind WHEN 'incr' THEN 'string' ELSE 'field' END, field, value, NULL,
-           ARRAY[base_version, base_site] FROM tail WHERE kind IN ('incr', 'hincr')
+    SELECT db, key, what, field, base, NULL, stamp FROM counts WHERE base IS NOT NULL
+    UNION ALL
+    SELECT db, key, 'hash', NULL, NULL, NULL, stamp FROM counts WHERE base IS NULL AND what = 'field'
     UNION ALL
     SELECT db, key, 'cut', NULL, NULL, NULL, stamp FROM tail WHERE kind IN ('set', 'del')
     UNION ALL
     SELECT db, key, 'deadline', NULL, NULL, CASE WHEN kind IN ('set', 'expire') THEN expire_at END, stamp
-      FROM tail WHERE kind IN ('set', 'del', 'expire', 'hcreate') OR (kind = 'incr' AND value IS NULL)
-  ),
-  count AS (
-    SELECT db, key, 'string' AS what, NULL::bytea AS field, ARRAY[version, site] AS stamp, t.*
-      FROM touched JOIN isthmus.entry USING (db, key), isthmus.totals_of(totals) AS t
-    UNION ALL
-    SELECT db, key, 'field', field, ARRAY[version, site], t.*
-      FROM touched JOIN isthmus.field USING (db, key), isthmus.totals_of(totals) AS t
-    UNION ALL
-    SELECT db, key, CASE kind WHEN 'incr' THEN 'string' ELSE 'field' END, field, ARRAY[base_version, base_site],
-           counter, total, version
-      FROM tail WHERE kind IN ('incr', 'hincr')
-  ),
-  counted AS (
-    SELECT db, key, what, field, stamp, sum(total) AS total
-    FROM (SELECT DISTINCT ON (db, key, what, field, stamp, counter) * FROM count
-          ORDER BY db, key, what, field, stamp, counter, at DESC) latest
-    GROUP BY db, key, what, field, stamp
+      FROM tail WHERE kind IN ('set', 'del', 'expire', 'hcreate')
   ),
   winner AS (
     SELECT DISTINCT ON (db, key, what, field) * FROM fact ORDER BY db, key, what, field, stamp DESC
   ),
-  judged AS (
-    SELECT db, key, what, field, value, stamp,
-           coalesce(max(stamp) FILTER (WHERE what = 'cut') OVER same_key, '{0,0}') AS cut,
-           coalesce(max(stamp) FILTER (WHERE what = 'string') OVER same_key, '{0,0}') AS string_stamp,
-           coalesce(max(stamp) FILTER (WHERE what IN ('hash', 'field')) OVER same_key, '{0,0}') AS hash_stamp,
-           max(stamp) FILTER (WHERE what = 'deadline') OVER same_key AS deadline_stamp,
-           max(expire_at) FILTER (WHERE what = 'deadline') OVER same_key AS expire_at
-    FROM winner WINDOW same_key AS (PARTITION BY db, key)
+  bounds AS (
+    SELECT db, key, max(stamp) FILTER (WHERE what = 'cut') AS cut, max(stamp) FILTER (WHERE what = 'string') AS string_stamp,
+           max(stamp) FILTER (WHERE what IN ('hash', 'field')) AS hash_stamp,
+           max(stamp) FILTER (WHERE what = 'deadline') AS deadline_stamp,
+           max(expire_at) FILTER (WHERE what = 'deadline') AS expire_at
+    FROM winner GROUP BY db, key
+  ),
+  counted AS (
+    SELECT db, key, what, field, stamp, sum(total) AS total
+    FROM (SELECT DISTINCT ON (db, key, what, field, stamp, counter) * FROM counts WHERE base IS NOT NULL
+          ORDER BY db, key, what, field, stamp, counter, at DESC) latest
+    GROUP BY db, key, what, field, stamp
+  ),
+  from_nothing AS (
+    SELECT DISTINCT ON (n.db, n.key, n.what, n.field, n.counter) n.*
+    FROM (SELECT *, max(stamp) FILTER (WHERE stamp[2] < 9223372036854775807)
+                    OVER (PARTITION BY db, key, what, field) AS last_write FROM counts WHERE base IS NULL) n
+      LEFT JOIN bounds b ON b.db = n.db AND b.key = n.key LEFT JOIN flushed f ON f.db = n.db
+      LEFT JOIN winner w ON w.db = n.db AND w.key = n.key AND w.what = 'field' AND w.field = n.field
+    WHERE n.stamp >= coalesce(greatest(n.last_write, b.cut, b.string_stamp, f.stamp,
+                                       CASE n.what WHEN 'string' THEN b.hash_stamp ELSE w.stamp END), '{0,0}')
+    ORDER BY n.db, n.key, n.what, n.field, n.counter, n.at DESC
+  ),
+  risen AS (
+    SELECT db, key, what, field, sum(total) AS total, max(stamp) AS stamp
+    FROM from_nothing n
+    WHERE NOT EXISTS (SELECT FROM from_nothing m WHERE m.db = n.db AND m.key = n.key AND m.what = n.what
+                      AND m.field IS NOT DISTINCT FROM n.field AND m.stamp[2] = 9223372036854775807 AND n.at <= m.stamp[1])
+    GROUP BY db, key, what, field
+  ),
+  living AS (
+    SELECT w.db, w.key, w.what, w.field, w.stamp,
+           CASE WHEN c.total IS NULL THEN w.value ELSE isthmus.sum_of(w.value, c.total) END AS value
+    FROM winner w JOIN bounds b ON b.db = w.db AND b.key = w.key LEFT JOIN flushed f ON f.db = w.db
+      LEFT JOIN counted c ON c.db = w.db AND c.key = w.key AND c.what = w.what AND c.stamp = w.stamp
+        AND c.field IS NOT DISTINCT FROM w.field
+      LEFT JOIN risen s ON s.db = w.db AND s.key = w.key AND s.what = 'string'
+      LEFT JOIN risen h ON h.db = w.db AND h.key = w.key AND h.what = 'field' AND h.field = w.field
+    WHERE w.what IN ('string', 'field') AND w.value IS NOT NULL AND s.total IS NULL AND h.total IS NULL
+      AND w.stamp >= coalesce(greatest(b.cut, f.stamp), '{0,0}')
+      AND w.stamp > coalesce(CASE w.what WHEN 'string' THEN b.hash_stamp ELSE b.string_stamp END, '{0,0}')
+    UNION ALL
+    SELECT db, key, what, field, stamp, isthmus.sum_of(NULL, total) FROM risen r
+    WHERE what = 'string' OR NOT EXISTS (SELECT FROM risen s WHERE s.db = r.db AND s.key = r.key AND s.what = 'string')
   ),
   unsettled AS (
-    SELECT j.db, j.key, CASE j.what WHEN 'field' THEN 'hash' ELSE 'string' END AS type, j.field,
-           CASE WHEN c.total IS NULL THEN j.value ELSE isthmus.sum_of(j.value, c.total) END AS value,
-           j.stamp[1] AS version, j.stamp[2] AS site,
-           CASE WHEN deadline_stamp >= greatest(cut, f.stamp) THEN expire_at END AS expire_at
-    FROM judged j LEFT JOIN flushed f ON f.db = j.db
-      LEFT JOIN counted c ON c.db = j.db AND c.key = j.key AND c.what = j.what AND c.stamp = j.stamp
-        AND c.field IS NOT DISTINCT FROM j.field
-    WHERE j.what IN ('string', 'field') AND (j.value IS NOT NULL OR c.total IS NOT NULL)
-      AND j.stamp >= greatest(cut, f.stamp) AND j.stamp > CASE j.what WHEN 'string' THEN hash_stamp ELSE string_stamp END
+    SELECT l.db, l.key, CASE l.what WHEN 'field' THEN 'hash' ELSE 'string' END AS type, l.field, l.value,
+           l.stamp[1] AS version, l.stamp[2] AS site,
+           CASE WHEN b.deadline_stamp >= coalesce(greatest(b.cut, f.stamp), '{0,0}') THEN b.expire_at END AS expire_at
+    FROM living l LEFT JOIN bounds b ON b.db = l.db AND b.key = l.key LEFT JOIN flushed f ON f.db = l.db
   ),
   shown AS (SELECT * FROM settled UNION ALL SELECT * FROM unsettled)
 SELECT db, isthmus.readable(key) AS key, type, isthmus.readable(field) AS field, isthmus.readable(value) AS value,
@@ -418,11 +447,10 @@ EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN
 END $$;
 COMMENT ON FUNCTION isthmus.readable(bytea) IS 'Bytes as text where they are UTF-8, else as \x and hexadecimal';
 
-CREATE OR REPLACE FUNCTION isthmus.totals_of(totals text, OUT counter bigint, OUT total bigint, OUT at bigint)
-RETURNS SETOF record LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
-  SELECT split_part(part, '=', 1)::bigint, split_part(split_part(part, '=', 2), '@', 1)::bigint,
-         split_part(part, '@', 2)::bigint
-  FROM regexp_split_to_table(totals, ' +') AS part WHERE part <> ''
+CREATE OR REPLACE FUNCTION isthmus.totals_of(totals text, OUT counter bigint, OUT total bigint, OUT at bigint,
+  OUT stamp bigint[]) RETURNS SETOF record LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+  SELECT p[1]::bigint, p[2]::bigint, p[3]::bigint, ARRAY[p[4]::bigint, p[5]::bigint]
+  FROM regexp_matches(totals, '(\d+)=(-?\d+)@(\d+),\d+,(\d+),(\d+)', 'g') AS p
 $$;
 COMMENT ON FUNCTION isthmus.totals_of(text) IS 'What leases have counted: the column totals, taken apart';
 

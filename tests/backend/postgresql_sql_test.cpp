@@ -1,5 +1,7 @@
 // What SQL clients have of it: the functions that fill the inbox, and the view for people.
 #include <chrono>
+#include <limits>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -119,6 +121,114 @@ TEST_F(PostgresqlSqlTest, TheViewHidesWhatHasExpired) {
   gone.expire_at = 1000;
   log_->append(make_batch({gone, make_row(2, RowKind::set, "there", "", "v")}));
   EXPECT_THAT(database_.sql("SELECT key FROM isthmus.current"), ElementsAre("there"));
+}
+
+/// Rows that count, and what isthmus.current makes of them with and without a checkpoint.
+class PostgresqlCountersTest : public testing::Test {
+ protected:
+  PostgresqlCountersTest() : log_(open_connected(database_.url())) {}
+  /// A count of `lease`, of key or field `name`; without a value for what began with nothing.
+  Row count(const std::string& name, OriginId lease, std::int64_t total, Version base, SiteId base_site,
+            std::string_view value = "", RowKind kind = RowKind::incr) {
+    Row row = next(kind, kind == RowKind::incr ? name : "h", kind == RowKind::incr ? "" : name, value);
+    row.count = {base, base_site, lease, total};
+    return row;
+  }
+  Row next(RowKind kind, std::string_view key, std::string_view field = "", std::string_view value = "") {
+    names_.push_back(std::make_unique<std::string>(key));
+    names_.push_back(std::make_unique<std::string>(field));
+    Row row = make_row(++seq_, kind, *names_[names_.size() - 2], *names_.back(), value);
+    row.version = 1000 + seq_;
+    return row;
+  }
+  Row at(Row row, Version version, SiteId site = kSite) {
+    row.version = version;
+    row.site = site;
+    return row;
+  }
+  std::vector<std::string> current() {
+    return database_.sql("SELECT key, field, value FROM isthmus.current ORDER BY key, field");
+  }
+  std::vector<std::string> after(const std::vector<Row>& rows) {
+    log_->append(make_batch(rows));
+    return current();
+  }
+
+  TestDatabase database_;
+  std::unique_ptr<Log> log_;
+  std::vector<std::unique_ptr<std::string>> names_;
+  Seq seq_ = 0;
+};
+
+TEST_F(PostgresqlCountersTest, AddsTheTotalsOfTheWinningBase) {
+  EXPECT_THAT(after({at(next(RowKind::set, "n", "", "10"), 100), count("n", 1, 5, 100, kSite, "10"),
+                     count("n", 2, 7, 100, kSite, "10"), count("n", 1, 6, 100, kSite, "10"),
+                     count("n", 3, 99, 90, kSite, "1")}),
+              ElementsAre("n||23"));
+  // Written elsewhere before the counts were, and after their base: the counts are gone.
+  EXPECT_THAT(after({at(next(RowKind::set, "n", "", "40"), 101, 8)}), ElementsAre("n||40"));
+  EXPECT_THAT(after({at(next(RowKind::del, "n"), 102)}), IsEmpty());
+}
+
+TEST_F(PostgresqlCountersTest, AddsUpWhatBeganWithNothing) {
+  EXPECT_THAT(after({count("n", 1, 5, 50, 0), count("n", 2, 7, 60, 0), at(count("m", 1, 1, 50, 0), 55),
+                     count("m", 2, 2, 60, 0)}),
+              ElementsAre("m||2", "n||12"))
+      << "the second mark of m has seen the first count";
+  // A deletion that the first has not seen.
+  EXPECT_THAT(after({at(next(RowKind::del, "n"), 55)}), ElementsAre("m||2", "n||7"));
+  EXPECT_THAT(after({count("n", 3, 1, 70, kSite)}), ElementsAre("m||2", "n||1")) << "on a newer deletion";
+  EXPECT_THAT(after({at(next(RowKind::set, "n", "", "9"), 71)}), ElementsAre("m||2", "n||9"));
+}
+
+TEST_F(PostgresqlCountersTest, CountsFields) {
+  EXPECT_THAT(
+      after({at(next(RowKind::hset, "h", "f", "10"), 100), count("f", 1, 5, 100, kSite, "10", RowKind::hincr),
+             count("g", 1, 3, 50, 0, "", RowKind::hincr), count("g", 2, 4, 50, 0, "", RowKind::hincr)}),
+      ElementsAre("h|f|15", "h|g|7"));
+  EXPECT_THAT(after({at(next(RowKind::hdel, "h", "g"), 60)}), ElementsAre("h|f|15"));
+  EXPECT_THAT(after({at(next(RowKind::del, "h"), 200)}), IsEmpty());
+}
+
+TEST_F(PostgresqlCountersTest, GoOnFromTheCheckpoint) {
+  log_->append(make_batch({next(RowKind::set, "other", "", "v")}));
+  StoredKey based, nothing;
+  based.key = "based";
+  based.type = nothing.type = StoredType::string;
+  based.value = "10";
+  based.version = 100;
+  based.site = kSite;
+  based.totals = "1=5@110,7,100,7 2=-1@120,8,100,7";
+  nothing.key = "nothing";
+  nothing.version = 60;
+  nothing.site = std::numeric_limits<SiteId>::max();
+  nothing.totals = "1=5@110,7,50,9223372036854775807 2=7@120,8,60,9223372036854775807";
+  StoredField field{0, "h", "f", "1", 100, kSite, "1=1@110,7,100,7", false, false};
+  StoredKey hash;
+  hash.key = "h";
+  hash.type = StoredType::hash;
+  hash.version = 100;
+  log_->shared()->guard_checkpoint(0);
+  log_->write_checkpoint({{based, hash, nothing}, {field}});
+  log_->finish_checkpoint({{kOrigin, seq_}});
+  EXPECT_THAT(current(), ElementsAre("based||14", "h|f|2", "nothing||12"));
+  const Recorder loaded = database_.load();
+  EXPECT_EQ(loaded.keys[0].totals, based.totals);
+  EXPECT_EQ(loaded.keys[2].totals, nothing.totals);
+  EXPECT_EQ(loaded.keys[2].value, "");
+  EXPECT_EQ(loaded.fields[0].totals, field.totals);
+  EXPECT_THAT(after({count("based", 2, 3, 100, kSite, "10"), count("nothing", 3, 1, 55, 0),
+                     count("f", 1, 8, 100, kSite, "1", RowKind::hincr)}),
+              ElementsAre("based||18", "h|f|9", "nothing||13"));
+  // The same version with other totals is written; a plain value ends them.
+  based.totals = "1=6@130,7,100,7";
+  log_->write_checkpoint({{based}, {}});
+  EXPECT_EQ(database_.load().keys[0].totals, based.totals);
+  based.totals.clear();
+  based.version = 131;
+  log_->write_checkpoint({{based}, {}});
+  EXPECT_EQ(database_.load().keys[0].totals, "");
+  EXPECT_THAT(current(), ElementsAre("based||10", "h|f|9", "nothing||13"));
 }
 
 }  // namespace
