@@ -128,6 +128,60 @@ void set_log_retention(Config& config, const std::string& text) {
       duration_ms(text, 1000, 1000 * kMinLogRetentionS, kHighestMs, "600 or 600s or 10m") / 1000);
 }
 
+bool is_site_name(std::string_view name) {
+  constexpr std::size_t kLongest = 63;
+  return !name.empty() && name.size() <= kLongest && std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+  });
+}
+
+void set_site(Config& config, const std::string& text) {
+  if (!is_site_name(text)) throw BadConfig("a site's name has 1 to 63 letters, digits, - and _");
+  config.site = text;
+}
+
+// One or more NAME=URL, separated by blanks. The URL may hold a password, so no part of it is repeated.
+void set_peers(Config& config, const std::string& text) {
+  config.peers.clear();
+  std::size_t at = 0;
+  while ((at = text.find_first_not_of(" \t\n", at)) != std::string::npos) {
+    const std::size_t end = std::min(text.find_first_of(" \t\n", at), text.size());
+    const std::string word = text.substr(at, end - at);
+    at = end;
+    const std::size_t equals = word.find('=');
+    const std::string name = word.substr(0, equals);
+    const std::string url = equals == std::string::npos ? "" : word.substr(equals + 1);
+    if (!is_site_name(name) || !(url.starts_with("postgresql://") || url.starts_with("postgres://"))) {
+      throw BadConfig("wants NAME=postgresql://HOST/DATABASE, where NAME is the --site of the peer");
+    }
+    const auto same = [&](const Config::Peer& peer) { return peer.name == name; };
+    if (std::any_of(config.peers.begin(), config.peers.end(), same)) {
+      throw BadConfig("the peer '" + name + "' is given twice");
+    }
+    config.peers.push_back({name, url});
+  }
+}
+
+void set_max_clock_skew(Config& config, const std::string& text) {
+  config.max_clock_skew_ms = duration_ms(text, 1, 1, kMaxCommitTimeoutMs, "5000 or 500ms or 5s");
+}
+
+void set_tombstone_retention(Config& config, const std::string& text) {
+  constexpr std::int64_t kLowestMs = 10'000, kHighestMs = 1000LL * std::numeric_limits<std::int32_t>::max();
+  config.tombstone_retention_ms = duration_ms(text, 1000, kLowestMs, kHighestMs, "168h or 3600 or 60m");
+}
+
+void check_sites(const Config& config) {
+  if (config.peers.empty()) return;
+  if (config.site.empty()) throw BadConfig("--peer: give this site a name of its own with --site");
+  if (config.backend == "memory:" || config.backend.starts_with("sqlite:")) {
+    throw BadConfig("--peer: sites are linked by PostgreSQL; this backend has no links");
+  }
+  for (const Config::Peer& peer : config.peers) {
+    if (peer.name == config.site) throw BadConfig("--peer: '" + peer.name + "' is this site itself");
+  }
+}
+
 void set_publish_ack(Config& config, const std::string& text) {
   if (text != "commit" && text != "accept") throw BadConfig("wants commit or accept");
   config.publish_ack_accept = text == "accept";
@@ -185,6 +239,7 @@ struct OptionSpec {
   std::string help;
   Setter set;
   int max_words = 1;
+  bool repeats = false;  // every occurrence counts, not the last one
 };
 
 constexpr std::int64_t kInt32Max = std::numeric_limits<std::int32_t>::max();
@@ -228,6 +283,22 @@ std::vector<OptionSpec> site_options() {
       {"publish-ack", "WHEN", group, "PUBLISH is answered at commit or at accept [commit]", set_publish_ack},
       {"log-retention", "TIME", group, "rows stay in the log for so long, at least [600s]",
        set_log_retention},
+  };
+}
+
+std::vector<OptionSpec> links_options() {
+  const std::string group = "Several data centers";
+  return {
+      {"site", "NAME", group, "the name of this site, the same on all of its servers", set_site},
+      {"peer", "NAME=URL", group,
+       "another site and its PostgreSQL, as ours reaches it; once for each\npeer (in the environment and the "
+       "file: separated by blanks)",
+       set_peers, 1, true},
+      {"tombstone-retention", "TIME", group,
+       "a peer that is away for longer copies the state when it comes\nback; deletions are remembered for it "
+       "until then [168h]",
+       set_tombstone_retention},
+      {"max-clock-skew", "TIME", group, "clocks of sites may differ by so much [5s]", set_max_clock_skew},
   };
 }
 
@@ -276,8 +347,8 @@ std::vector<OptionSpec> observe_options() {
 
 std::vector<OptionSpec> all_options() {
   std::vector<OptionSpec> all;
-  for (auto& part : {network_options(), state_options(), site_options(), client_options(), resource_options(),
-                     observe_options()}) {
+  for (auto& part : {network_options(), state_options(), site_options(), links_options(), client_options(),
+                     resource_options(), observe_options()}) {
     all.insert(all.end(), part.begin(), part.end());
   }
   return all;
@@ -419,7 +490,11 @@ class CommandLine {
   void add(const OptionSpec& spec) {
     // The values are taken from the option itself, so the variable that CLI11 wants to fill is a throw-away.
     CLI::Option* option = nullptr;
-    if (spec.max_words == 1) {
+    if (spec.repeats) {
+      option = app_.add_option("--" + spec.name, unused_words_, spec.help)
+                   ->expected(1, kMaxRepeats)
+                   ->allow_extra_args(false);
+    } else if (spec.max_words == 1) {
       // Said twice, the later one holds, so that a wrapper's options can be overridden by appending.
       option = app_.add_option("--" + spec.name, unused_word_, spec.help)
                    ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
@@ -442,6 +517,7 @@ class CommandLine {
       throw BadConfig("a word on the command line belongs to no option; quote values with blanks");
   }
 
+  static constexpr int kMaxRepeats = 256;
   std::string unused_word_;
   std::vector<std::string> unused_words_;
   CLI::App app_;
@@ -489,6 +565,7 @@ ParsedConfig parse_or_throw(int argc, const char* const* argv, const Environment
       throw BadConfig(entry->second.setting.place + ": " + error.what());
     }
   }
+  check_sites(config);
   return {std::move(config), 0, {}};
 }
 

@@ -36,6 +36,17 @@ struct Config {
   bool publish_ack_accept = false;           ///< PUBLISH is answered before its message is in the log
   std::uint32_t log_retention_s = 600;       ///< rows are kept in the log for so long behind the checkpoint
 
+  // Several data centers.
+  std::string site;  ///< this site's name; empty: it has none, and no peers
+  struct Peer {
+    std::string name;
+    std::string url;  ///< of its PostgreSQL, as this site's PostgreSQL reaches it. May hold a password
+  };
+  std::vector<Peer> peers;
+  /// A peer that has said nothing for so long loses its slot and its claim on tombstones here.
+  std::int64_t tombstone_retention_ms = 7LL * 24 * 3600 * 1000;
+  std::int64_t max_clock_skew_ms = 5000;  ///< a version further ahead of our clock does not move it
+
   // Clients.
   std::string requirepass;  ///< empty means no password. Secret: never in a log line
   std::uint32_t maxclients = 10'000;

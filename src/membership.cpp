@@ -2,9 +2,20 @@
 
 namespace isthmus {
 
+namespace {
+
+std::vector<PeerOption> peer_options(const Config& config) {
+  std::vector<PeerOption> peers;
+  for (const Config::Peer& peer : config.peers) peers.push_back({peer.name, peer.url});
+  return peers;
+}
+
+}  // namespace
+
 Membership::Membership(Site& site, Services& services, Checkpointer& checkpointer,
                        std::function<void()> wake_io)
     : site_(site),
+      services_(services),
       lease_(site, services.journal, services.keyspace, services.clock, services.config.message_max_age_ms),
       feed_(site, services.keyspace, services.clock, services.pubsub,
             {services.config.message_max_age_ms,
@@ -12,7 +23,9 @@ Membership::Membership(Site& site, Services& services, Checkpointer& checkpointe
                return settings.notify_flags.load(std::memory_order_relaxed);
              }}),
       forwarder_(site, services.settings.commit_timeout_ms),
-      upkeep_(site, services.journal, checkpointer),
+      upkeep_(site, services.journal, checkpointer, [this] { return feed_.foreign_vector(); }),
+      links_(site, services.journal, services.keyspace, services.clock, feed_, peer_options(services.config),
+             services.config.tombstone_retention_ms),
       inbox_(services) {
   services.site = &site_;
   services.forwarder = &forwarder_;
@@ -23,6 +36,7 @@ Membership::Membership(Site& site, Services& services, Checkpointer& checkpointe
 Membership::~Membership() { stop(); }
 
 void Membership::connect_parts(Checkpointer& checkpointer) {
+  checkpointer.set_frontiers([this] { return feed_.frontiers(); });
   lease_.set_hooks({
       .rebuild = [this] { return feed_.rebuild(); },
       .compare = [this](const std::function<void()>& meanwhile) { return feed_.compare(meanwhile); },
@@ -42,6 +56,18 @@ void Membership::connect_parts(Checkpointer& checkpointer) {
           [this, &checkpointer](const backend::Vector& seen) {
             if (site_.is_writer()) checkpointer.note_seen(seen);
           },
+      .foreign =
+          [&checkpointer](const backend::Row& row) {
+            // How far its origin is covered `seen` says, which knows of gaps.
+            backend::Row noted = row;
+            noted.seq = 0;
+            checkpointer.note(noted);
+          },
+      .in_order =
+          [this](std::function<void()> deliver) {
+            Journal::Group group(services_.journal);
+            group.after_commit(std::move(deliver), true);
+          },
       .log_went_back = [this](const LeaseStamp& held) { lease_.log_went_back(held); },
   });
 }
@@ -60,6 +86,7 @@ void Membership::add_hooks(Journal::Hooks& hooks) {
 
 void Membership::load() {
   try {
+    load_links();
     feed_.load();
     std::string why;
     if (!site_.log().connect(why)) throw backend::OpenError(why);
@@ -71,13 +98,26 @@ void Membership::load() {
     throw backend::OpenError(error.what());
   } catch (const backend::AppendError& error) {
     throw backend::OpenError(error.what());
+  } catch (const backend::LinkError& error) {
+    throw backend::OpenError(error.what());
   }
+}
+
+// Whether there are peers decides what is remembered of the state, so it is asked before that is read.
+void Membership::load_links() {
+  const std::unique_ptr<backend::Links> links = site_.log().open_links();
+  if (!services_.config.site.empty()) links->name_site(services_.config.site);
+  site_.set_peers(links->peers());
+  const bool linked = site_.linked() || !services_.config.peers.empty();
+  services_.keyspace.set_linked(linked);
+  if (linked) services_.keyspace.set_stable(0);
 }
 
 void Membership::start() {
   forwarder_.start();
   feed_.start();
   upkeep_.start();
+  links_.start();
 }
 
 void Membership::prepare_stop() {
@@ -87,6 +127,7 @@ void Membership::prepare_stop() {
 
 void Membership::stop() {
   forwarder_.stop();
+  links_.stop();
   feed_.stop();
   upkeep_.stop();
 }

@@ -10,6 +10,7 @@
 #include "src/site/feed_reader.hpp"
 #include "src/site/forwarder.hpp"
 #include "src/site/lease.hpp"
+#include "src/site/link_keeper.hpp"
 #include "src/site/site.hpp"
 #include "src/site/upkeep.hpp"
 
@@ -37,12 +38,15 @@ class Membership {
 
  private:
   void connect_parts(Checkpointer& checkpointer);
+  void load_links();
 
   Site& site_;
+  Services& services_;
   Lease lease_;
   FeedReader feed_;
   Forwarder forwarder_;
   Upkeep upkeep_;
+  LinkKeeper links_;
   Inbox inbox_;
 };
 

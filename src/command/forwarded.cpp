@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "src/command/connection.hpp"
+#include "src/command/sites.hpp"
 #include "src/site/forwarder.hpp"
 #include "src/site/site.hpp"
 
@@ -204,6 +205,10 @@ constexpr Command kSubcommands[] = {
      "That of the command it carries", "Evaluates a command of another server's client"},
     {"isthmus|hello", hello, 5, kBetween | kNoAuth, 0, 0, 0, 0, kGroup, "7.0.0", "O(1)",
      "Makes this the connection over which another server forwards commands"},
+    {"isthmus|peer", isthmus_peer, 4, kAdmin | kNoscript | kNoMulti | kInternal, 0, 0, 0, 0, kGroup, "7.0.0",
+     "O(1)", "Forgets a linked site"},
+    {"isthmus|sites", isthmus_sites, 2, kNoscript | kInternal, 0, 0, 0, 0, kGroup, "7.0.0",
+     "O(N) where N is the number of linked sites", "Tells how the links to other sites are"},
 };
 
 constexpr Command kCommands[] = {

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "src/command/command.hpp"
+#include "src/command/sites.hpp"
 #include "src/observe/allocator.hpp"
 
 namespace isthmus {
@@ -358,6 +359,22 @@ void site_section(const Context& context, std::string& out) {
   section.field("log_default_partition_rows", report.default_partition_rows);
 }
 
+// The sites to which this one is linked.
+void sites_section(const Context& context, std::string& out) {
+  if (context.services.site == nullptr || !context.services.site->linked()) return;
+  Section section(out, "Sites");
+  for (const auto& [name, value] : sites_facts(context.services, context.now_ms)) section.field(name, value);
+  for (const backend::PeerRow& peer : context.services.site->peers()) {
+    std::string text;
+    for (const auto& [name, value] : peer_facts(peer)) {
+      if (!text.empty()) text.push_back(',');
+      text.append(name).append(1, '=').append(value);
+    }
+    std::replace(text.begin(), text.end(), '\n', ' ');
+    section.field("peer_" + peer.name, text);
+  }
+}
+
 // What is ours and has no name in Redis.
 void isthmus_section(const Context& context, std::string& out) {
   const Services& services = context.services;
@@ -407,6 +424,7 @@ constexpr std::array kSections = {
     SectionEntry{"keyspace", true, true, keyspace_section},
     SectionEntry{"isthmus", true, true, isthmus_section},
     SectionEntry{"site", true, true, site_section},
+    SectionEntry{"sites", true, true, sites_section},
 };
 
 bool asked_for(const SectionEntry& entry, std::span<const std::string_view> sections) {

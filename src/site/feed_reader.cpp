@@ -27,26 +27,35 @@ constexpr backend::Seq kEverySeq = std::numeric_limits<std::int64_t>::max();  //
 constexpr milliseconds kInboxPeriod{1000};
 constexpr milliseconds kInboxPatience{2};
 constexpr int kInboxTries = 20;
+// How often a look is taken at what all sites have said.
+constexpr milliseconds kLinksPeriod{200};
 
 }  // namespace
 
 FeedReader::FeedReader(Site& site, Keyspace& keyspace, HybridClock& clock, PubSub& pubsub, Settings settings)
-    : site_(site), keyspace_(keyspace), clock_(clock), pubsub_(pubsub), settings_(std::move(settings)) {
+    : site_(site),
+      keyspace_(keyspace),
+      clock_(clock),
+      pubsub_(pubsub),
+      settings_(std::move(settings)),
+      reach_(site.log().site()) {
   own_.insert(site.server());
 }
 
 void FeedReader::load() {
   feed_ = site_.log().open_feed();
   site_.set_feed_position(feed_->begin());
-  backend::Vector seen;
-  read_all(keyspace_, seen);
-  for (const auto& [origin, seq] : seen) vector_[origin] = seq;
+  {
+    const std::lock_guard lock(reach_mutex_);
+    read_all(keyspace_, reach_);
+  }
+  follow_links();
   site_.set_feed_healthy(true);
 }
 
-void FeedReader::read_all(Keyspace& into, backend::Vector& seen) {
+void FeedReader::read_all(Keyspace& into, Reach& reach) {
   const auto begin = std::chrono::steady_clock::now();
-  StateLoader loader(into, clock_, seen);
+  StateLoader loader(into, clock_, reach);
   feed_->read_state(loader);
   const auto took =
       std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - begin).count();
@@ -60,7 +69,7 @@ void FeedReader::read_all(Keyspace& into, backend::Vector& seen) {
 void FeedReader::begin_with(const backend::LeaseRow& lease) {
   lease_ = lease.lease;
   site_.set_lease(lease);
-  hooks_.applied(lease_, vector_[lease_]);
+  hooks_.applied(lease_, reach_.last(lease_));
 }
 
 void FeedReader::start() {
@@ -142,7 +151,11 @@ void FeedReader::go_on() {
   const std::uint64_t rows_before = site_.stats().feed_rows.load(std::memory_order_relaxed);
   feed_->stream(*this, inbox_announced_.empty() ? kPatience : kInboxPatience);
   const bool idle = site_.stats().feed_rows.load(std::memory_order_relaxed) == rows_before;
-  if (!net_change_.empty() && group_.empty() && (idle || latest_is_fresh_)) tell_net_change();
+  if (!late_.empty() && group_.empty()) {
+    for (auto& [site, late] : late_) late.fresh |= idle;
+    tell_net_change();
+  }
+  follow_links();
   if (inbox_due()) take_inbox();
 }
 
@@ -159,7 +172,7 @@ void FeedReader::restart() {
 // Continues where the last feed broke. What is not in the log any more is not missed: then the state is read
 // as a whole.
 void FeedReader::begin() {
-  const LeaseStamp held{lease_, vector_[lease_]};
+  const LeaseStamp held{lease_, reach_.last(lease_)};
   restart();
   site_.stats().feed_restarts.fetch_add(1);
   if (feed_->read_missing(vector(), *this)) {
@@ -174,8 +187,7 @@ void FeedReader::begin() {
 }
 
 backend::Vector FeedReader::vector() const {
-  backend::Vector known;
-  for (const auto& [origin, seq] : vector_) known[origin] = seq;
+  backend::Vector known = reach_.vector();
   // Nothing of this server's own is ever missing here.
   for (const backend::OriginId origin : own_) known[origin] = kEverySeq;
   return known;
@@ -184,11 +196,8 @@ backend::Vector FeedReader::vector() const {
 // A database that was restored, or promoted with a lost tail, has less than it had. Origins of which it knows
 // nothing may have been forgotten, being old; but its newest lease is never an older one than we have seen.
 bool FeedReader::went_back(const backend::Vector& in_log) const {
-  const auto lacks = [&](const auto& known) {
-    const auto it = in_log.find(known.first);
-    return it != in_log.end() && it->second < known.second;
-  };
-  if (std::any_of(vector_.begin(), vector_.end(), lacks)) return true;
+  const auto lacks = [&](const auto& known) { return known.second < reach_.last(known.first); };
+  if (std::any_of(in_log.begin(), in_log.end(), lacks)) return true;
   const backend::LeaseRow newest = feed_->newest_lease();
   return newest.lease != 0 && newest.lease != lease_ && !is_new(newest);
 }
@@ -198,16 +207,15 @@ void FeedReader::check_direction(const LeaseStamp& held) {
   if (!went_back(in_log)) return;
   log_warning("The database went back in time: it lacks rows that this server has seen");
   // Said once: the rows do not come back under these numbers.
-  for (const auto& [origin, seq] : in_log) {
-    const auto it = vector_.find(origin);
-    if (it != vector_.end()) it->second = std::min(it->second, seq);
+  {
+    const std::lock_guard lock(reach_mutex_);
+    for (const auto& [origin, seq] : in_log) reach_.lower(origin, seq);
   }
   hooks_.log_went_back(held);
 }
 
 bool FeedReader::is_new(const backend::LeaseRow& lease) const {
-  const auto it = vector_.find(lease.lease);
-  return lease.lease != 0 && lease.lease != lease_ && (it == vector_.end() || it->second == 0);
+  return lease.lease != 0 && lease.lease != lease_ && reach_.last(lease.lease) == 0;
 }
 
 // A lease whose row has been cut from the log was in no row that we have read.
@@ -229,13 +237,13 @@ void FeedReader::rebuild_now() {
   const bool complete = feed_->read_missing(vector(), *this);
   Keyspace fresh;
   fresh.take_settings(keyspace_);
-  backend::Vector seen;
-  read_all(fresh, seen);
-  replace_state(fresh, complete ? backend::Vector() : seen);
+  Reach reach(site_.log().site());
+  read_all(fresh, reach);
+  replace_state(fresh, complete ? nullptr : &reach);
   site_.set_feed_healthy(true);
 }
 
-void FeedReader::replace_state(Keyspace& fresh, const backend::Vector& seen) {
+void FeedReader::replace_state(Keyspace& fresh, const Reach* reach) {
   const backend::LeaseRow newest = feed_->newest_lease();
   const bool new_lease = is_new(newest);
   {
@@ -243,7 +251,7 @@ void FeedReader::replace_state(Keyspace& fresh, const backend::Vector& seen) {
     all.set();
     ShardLocks locks;
     locks.lock(keyspace_.shards(), all);
-    if (!seen.empty() && pubsub_.has_subscribers()) {
+    if (reach != nullptr && pubsub_.has_subscribers()) {
       // Its rows cannot be read any more, so what they made of each key is all there is to tell.
       tell_difference(
           keyspace_, fresh,
@@ -252,7 +260,10 @@ void FeedReader::replace_state(Keyspace& fresh, const backend::Vector& seen) {
     keyspace_.swap_state(fresh);
   }
   if (new_lease) announce(newest);
-  for (const auto& [origin, seq] : seen) vector_[origin] = std::max(vector_[origin], seq);
+  if (reach != nullptr) {
+    const std::lock_guard lock(reach_mutex_);
+    reach_.merge(*reach);
+  }
   site_.stats().rebuilds.fetch_add(1);
 }
 
@@ -262,12 +273,12 @@ backend::RowBatch FeedReader::compare_now() {
   restart();
   Keyspace in_log;
   in_log.take_settings(keyspace_);
-  backend::Vector seen;
-  read_all(in_log, seen);
+  Reach reach(site_.log().site());
+  read_all(in_log, reach);
   backend::RowBatch rows;
   if (!feed_->read_missing(vector(), *this)) {
     // Away for longer than the log reaches back: nobody can tell what is beyond the log and what is old.
-    replace_state(in_log, seen);
+    replace_state(in_log, &reach);
     return rows;
   }
   for_each_difference(
@@ -311,36 +322,38 @@ void FeedReader::inbox(const backend::InboxRow& row) {
   if (site_.is_writer() && !inbox_taken_.contains(row.id)) inbox_announced_.insert(row.id);
 }
 
-bool FeedReader::is_repeat(const Row& row) {
-  backend::Seq& last = vector_[row.origin];
-  if (row.seq <= last) {
+bool FeedReader::take(const Row& row) {
+  const std::lock_guard lock(reach_mutex_);
+  if (!reach_.take(row)) {
     site_.stats().repeated_rows.fetch_add(1, std::memory_order_relaxed);
-    return true;
+    return false;
   }
-  before_group_.emplace_back(row.origin, last);
-  last = row.seq;
-  if (row.group_end) before_group_.clear();
-  return false;
+  if (row.group_end) reach_.end_group();
+  return true;
 }
 
 // The stream broke inside a group: its rows come again, and are no repeats then.
 void FeedReader::forget_group() {
-  for (auto it = before_group_.rbegin(); it != before_group_.rend(); ++it) vector_[it->first] = it->second;
-  before_group_.clear();
+  const std::lock_guard lock(reach_mutex_);
+  reach_.forget_group();
   group_.clear();
 }
 
+bool FeedReader::is_of_other_site(const Row& row) const { return row.site != site_.log().site(); }
+
 void FeedReader::row(const Row& row) {
-  if (is_repeat(row)) return;
+  if (!take(row)) return;
   site_.stats().feed_rows.fetch_add(1, std::memory_order_relaxed);
-  clock_.observe(row.version);
-  if (row.kind == RowKind::lease) {
-    lease_ = row.origin;
-    if (row.requester == site_.server()) own_.insert(row.origin);
-    const bool was_writer = site_.is_writer();
-    hooks_.lease(row);
-    // What a former lease evaluated and did not commit is to be done again.
-    if (!was_writer && site_.is_writer()) inbox_taken_.clear();
+  const bool foreign = is_of_other_site(row);
+  if (foreign) {
+    site_.stats().foreign_rows.fetch_add(1, std::memory_order_relaxed);
+    if (!clock_.observe_foreign(row.version, wall_clock_ms()))
+      site_.stats().wild_versions.fetch_add(1, std::memory_order_relaxed);
+  } else {
+    clock_.observe(row.version);
+  }
+  if (row.kind == RowKind::lease && !foreign) {
+    show_lease(row);
     return;
   }
   if (own_.contains(row.origin)) {
@@ -349,7 +362,8 @@ void FeedReader::row(const Row& row) {
     if (row.requester == site_.server()) hooks_.answered(row.request, row.reply);
     return;
   }
-  seen_[row.origin] = row.seq;
+  note_seen(row);
+  if (!backend::is_state(row.kind) && !backend::is_message(row.kind)) return;
   saw_foreign_state_ |= row.origin != lease_ && backend::is_state(row.kind);
   if (backend::is_message(row.kind) && row.group_end && group_.empty()) {
     publish(row);
@@ -360,11 +374,24 @@ void FeedReader::row(const Row& row) {
   if (row.group_end) apply_group();
 }
 
+void FeedReader::show_lease(const Row& row) {
+  lease_ = row.origin;
+  if (row.requester == site_.server()) own_.insert(row.origin);
+  const bool was_writer = site_.is_writer();
+  hooks_.lease(row);
+  // What a former lease evaluated and did not commit is to be done again.
+  if (!was_writer && site_.is_writer()) inbox_taken_.clear();
+}
+
+// A checkpoint that covered a gap would make it last.
+void FeedReader::note_seen(const Row& row) {
+  seen_[row.origin] = is_of_other_site(row) ? reach_.whole(row.origin) : row.seq;
+}
+
 // Of its own lease the writer's feed shows nothing: that the journal tells.
 void FeedReader::tell_applied() {
   if (own_.contains(lease_)) return;
-  const auto it = vector_.find(lease_);
-  if (it != vector_.end()) hooks_.applied(lease_, it->second);
+  if (const backend::Seq last = reach_.last(lease_); last != 0) hooks_.applied(lease_, last);
 }
 
 void FeedReader::reached(backend::Position position) {
@@ -383,7 +410,7 @@ void FeedReader::apply_group() {
     if (backend::is_message(row.kind)) {
       publish(row);
     } else if (!row.event.empty()) {
-      raise_events(row);
+      raise_events(i);
     }
   }
   const Row last = group_[group_.size() - 1];
@@ -401,27 +428,48 @@ void FeedReader::fold_group() {
   }
   ShardLocks locks;
   locks.lock(keyspace_.shards(), set);
+  results_.assign(group_.size(), {});
   for (std::size_t i = 0; i < group_.size(); ++i) {
     const Row row = group_[i];
-    if (!backend::is_state(row.kind)) continue;
-    const std::uint64_t hash = hash_name(row.key);
-    latest_is_fresh_ = is_fresh(HybridClock::milliseconds(row.version));
-    if (row.kind == RowKind::flush) {
-      keyspace_.touch_database(row.db);
-    } else if (!latest_is_fresh_) {
-      net_change_.before(keyspace_, {row.db, hash, row.key}, wall_clock_ms());
-    }
-    keyspace_.fold(row, hash, keyspace_.site_index(row.site));
-    if (row.kind != RowKind::flush) keyspace_.touch({row.db, hash, row.key});
+    if (backend::is_state(row.kind)) results_[i] = fold_row(row);
   }
 }
 
-bool FeedReader::is_fresh(std::int64_t then_ms) const {
-  return wall_clock_ms() + site_.clock_offset_ms() - then_ms <= settings_.message_max_age_ms;
+FoldResult FeedReader::fold_row(const Row& row) {
+  const Key key(row.db, row.key);
+  const bool fresh = !row.copied && is_fresh(HybridClock::milliseconds(row.version), row.site);
+  if (row.kind == RowKind::flush) {
+    keyspace_.touch_database(row.db);
+  } else if (!fresh) {
+    late_[row.site].keys.before(keyspace_, key, wall_clock_ms());
+  }
+  if (const auto late = late_.find(row.site); late != late_.end()) late->second.fresh = fresh;
+  const FoldResult result = keyspace_.fold(row, key.hash, keyspace_.site_index(row.site));
+  if (result.lost_version != 0) count_conflict(row, result.lost_version);
+  if (row.kind != RowKind::flush) keyspace_.touch(key);
+  if (site_.is_writer() && (row.copied || is_of_other_site(row))) hooks_.foreign(row);
+  return result;
+}
+
+// A value of this site that was superseded by one that was written in ignorance of it.
+void FeedReader::count_conflict(const Row& row, backend::Version lost) {
+  const std::lock_guard lock(reach_mutex_);
+  if (reach_.said(row.site, site_.log().site()) >= lost) return;
+  site_.stats().conflicts_lost.fetch_add(1, std::memory_order_relaxed);
+}
+
+std::int64_t FeedReader::clock_offset_of(backend::SiteId site) const {
+  return site == site_.log().site() ? 0 : site_.clock_offset_of(site);
+}
+
+// `then_ms` is by the clock of that site's database.
+bool FeedReader::is_fresh(std::int64_t then_ms, backend::SiteId site) const {
+  return wall_clock_ms() + site_.clock_offset_ms() + clock_offset_of(site) - then_ms <=
+         settings_.message_max_age_ms;
 }
 
 void FeedReader::publish(const Row& row) {
-  if (!is_fresh(row.sent_at)) {
+  if (!is_fresh(row.sent_at, row.site)) {
     site_.stats().stale_messages.fetch_add(1, std::memory_order_relaxed);
     return;
   }
@@ -432,13 +480,28 @@ void FeedReader::publish(const Row& row) {
   }
 }
 
-void FeedReader::raise_events(const Row& row) {
-  if (!pubsub_.has_subscribers() || !is_fresh(HybridClock::milliseconds(row.version))) return;
+// Whether the row did here what its event says. Another row may have won, or the key may have been gone.
+bool FeedReader::deserves(std::string_view event, std::size_t index) const {
+  const FoldResult& result = results_[index];
+  if (event == "del" || event == "expired") return result.existed && !result.exists;
+  if (!result.existed && !result.exists) return false;
+  // A command's event stands at its last row of the key, and any of them may be the one that won.
+  const Row row = group_[index];
+  for (std::size_t i = 0; i <= index; ++i) {
+    if (results_[i].won && group_[i].key == row.key && group_[i].db == row.db) return true;
+  }
+  return false;
+}
+
+void FeedReader::raise_events(std::size_t index) {
+  const Row row = group_[index];
+  if (!pubsub_.has_subscribers() || row.copied) return;
+  if (!is_fresh(HybridClock::milliseconds(row.version), row.site)) return;
   std::string_view events = row.event;
   while (!events.empty()) {
     const std::string_view event = events.substr(0, events.find(','));
     events.remove_prefix(std::min(events.size(), event.size() + 1));
-    raise(event, row.db, row.key);
+    if (deserves(event, index)) raise(event, row.db, row.key);
   }
 }
 
@@ -446,15 +509,80 @@ void FeedReader::raise(std::string_view event, std::uint8_t db, std::string_view
   const std::uint32_t wanted = settings_.notify_flags();
   if ((wanted & event_class(event)) == 0) return;
   for_each_event_channel(wanted, event, db, key, [this](std::string_view channel, std::string_view payload) {
-    pubsub_.publish(channel, payload);
+    if (!site_.is_writer()) {
+      pubsub_.publish(channel, payload);
+      return;
+    }
+    // An own command that was folded before may still wait for its commit, and its events with it.
+    hooks_.in_order([&pubsub = pubsub_, to = std::string(channel), text = std::string(payload)] {
+      pubsub.publish(to, text);
+    });
   });
 }
 
-// Once the rows are young again, or there are no more.
+// Once a site's rows are young again, or there are no more.
 void FeedReader::tell_net_change() {
-  net_change_.tell(
-      keyspace_, wall_clock_ms(),
-      [this](std::string_view event, std::uint8_t db, std::string_view key) { raise(event, db, key); });
+  for (auto it = late_.begin(); it != late_.end();) {
+    if (!it->second.fresh) {
+      ++it;
+      continue;
+    }
+    it->second.keys.tell(
+        keyspace_, wall_clock_ms(),
+        [this](std::string_view event, std::uint8_t db, std::string_view key) { raise(event, db, key); });
+    it = late_.erase(it);
+  }
+}
+
+// ---- other sites ----
+
+// What the keyspace may forget depends on what all sites have said.
+void FeedReader::follow_links() {
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_links_) return;
+  next_links_ = now + kLinksPeriod;
+  const bool linked = site_.linked(), was_linked = keyspace_.linked();
+  if (linked != was_linked) keyspace_.set_linked(linked);
+  const std::lock_guard lock(reach_mutex_);
+  backend::Version stable = std::numeric_limits<backend::Version>::max();
+  if (linked) {
+    stable = reach_.stable(site_.peer_ids());
+    // What has been forgotten stays forgotten, even if a site comes that has said nothing yet.
+    if (was_linked) stable = std::max(stable, keyspace_.stable());
+  }
+  keyspace_.set_stable(stable);
+  site_.set_stable(stable);
+  site_.stats().gaps_found.store(reach_.gaps_found(), std::memory_order_relaxed);
+}
+
+backend::Vector FeedReader::foreign_vector() const {
+  const std::lock_guard lock(reach_mutex_);
+  return reach_.foreign_vector();
+}
+
+Frontier FeedReader::folded() const {
+  const std::lock_guard lock(reach_mutex_);
+  return reach_.folded();
+}
+
+std::vector<Gap> FeedReader::gaps() const {
+  const std::lock_guard lock(reach_mutex_);
+  return reach_.gaps();
+}
+
+std::vector<backend::StoredFrontier> FeedReader::frontiers() const {
+  const std::lock_guard lock(reach_mutex_);
+  return reach_.frontiers();
+}
+
+backend::Seq FeedReader::last(backend::OriginId origin) const {
+  const std::lock_guard lock(reach_mutex_);
+  return reach_.last(origin);
+}
+
+bool FeedReader::has_seen(backend::OriginId origin, backend::Seq seq) const {
+  const std::lock_guard lock(reach_mutex_);
+  return reach_.last(origin) >= seq;
 }
 
 }  // namespace isthmus

@@ -21,6 +21,7 @@
 #include "src/pubsub/pubsub.hpp"
 #include "src/site/lease_history.hpp"
 #include "src/site/net_change.hpp"
+#include "src/site/reach.hpp"
 #include "src/site/site.hpp"
 
 namespace isthmus {
@@ -36,6 +37,10 @@ class FeedReader final : private backend::FeedSink {
     std::function<void(backend::OriginId, backend::Seq)> applied;   ///< the current lease, up to here
     std::function<void(const backend::InboxRow&)> inbox;            ///< only while this is the writer
     std::function<void(const backend::Vector&)> seen;               ///< highest seqs of others' rows
+    /// A row of the state that no server of this site made; only while this is the writer.
+    std::function<void(const backend::Row&)> foreign;
+    /// Calls its argument behind the events of this server's own commands that wait for their commit.
+    std::function<void(std::function<void()>)> in_order;
     /// The log lacks what this server has seen, which was so much of the last lease.
     std::function<void(const LeaseStamp&)> log_went_back;
   };
@@ -64,6 +69,16 @@ class FeedReader final : private backend::FeedSink {
   /// Both give up at once from now on: the process ends.
   void give_up_tasks();
 
+  // Of any thread: what this server knows of the other sites.
+  Frontier folded() const;
+  std::vector<Gap> gaps() const;
+  /// How far nothing is missing of other sites' origins.
+  backend::Vector foreign_vector() const;
+  std::vector<backend::StoredFrontier> frontiers() const;
+  backend::Seq last(backend::OriginId origin) const;
+  /// Whether the rows of this origin have been folded up to there.
+  bool has_seen(backend::OriginId origin, backend::Seq seq) const;
+
  private:
   void row(const backend::Row& row) override;
   void inbox(const backend::InboxRow& row) override;
@@ -73,11 +88,11 @@ class FeedReader final : private backend::FeedSink {
   void go_on();
   void begin();
   bool fits_role() const;
-  void read_all(Keyspace& into, backend::Vector& seen);
+  void read_all(Keyspace& into, Reach& reach);
   bool do_task(const std::function<void()>& task, const std::function<void()>& meanwhile);
   void restart();
   void rebuild_now();
-  void replace_state(Keyspace& fresh, const backend::Vector& seen);
+  void replace_state(Keyspace& fresh, const Reach* reach);
   backend::RowBatch compare_now();
   bool went_back(const backend::Vector& in_log) const;
   void check_direction(const LeaseStamp& held);
@@ -85,16 +100,24 @@ class FeedReader final : private backend::FeedSink {
   void announce(const backend::LeaseRow& lease);
   bool inbox_due();
   void take_inbox();
-  bool is_repeat(const backend::Row& row);
+  bool take(const backend::Row& row);
+  bool is_of_other_site(const backend::Row& row) const;
+  void show_lease(const backend::Row& row);
+  void note_seen(const backend::Row& row);
+  void count_conflict(const backend::Row& row, backend::Version lost);
+  void follow_links();
+  FoldResult fold_row(const backend::Row& row);
+  std::int64_t clock_offset_of(backend::SiteId site) const;
   void tell_applied();
   void apply_group();
   void forget_group();
   void fold_group();
   void publish(const backend::Row& row);
-  void raise_events(const backend::Row& row);
+  void raise_events(std::size_t index);
+  bool deserves(std::string_view event, std::size_t index) const;
   void raise(std::string_view event, std::uint8_t db, std::string_view key);
   void tell_net_change();
-  bool is_fresh(std::int64_t then_ms) const;
+  bool is_fresh(std::int64_t then_ms, backend::SiteId site) const;
   backend::Vector vector() const;
 
   Site& site_;
@@ -107,12 +130,18 @@ class FeedReader final : private backend::FeedSink {
   std::unique_ptr<backend::Feed> feed_;
   backend::FeedScope scope_ = backend::FeedScope::everything;
   bool saw_foreign_state_ = false;  // since the last `reached`
-  boost::unordered_flat_map<backend::OriginId, backend::Seq> vector_;
+  mutable std::mutex reach_mutex_;  // other threads read what this one writes
+  Reach reach_;
   boost::unordered_flat_set<backend::OriginId> own_;  // this server as a source of messages, and its leases
   backend::RowBatch group_;                           // rows of a group that has not ended
-  std::vector<std::pair<backend::OriginId, backend::Seq>> before_group_;  // what they changed in the vector
-  NetChange net_change_;  // of rows that came too late for events of their own
-  bool latest_is_fresh_ = true;
+  std::vector<FoldResult> results_;                   // of the group's rows
+  /// Keys of rows that came too late for events of their own, by the site of the rows.
+  struct Late {
+    NetChange keys;
+    bool fresh = true;  // the site's rows are young again
+  };
+  std::map<backend::SiteId, Late> late_;
+  std::chrono::steady_clock::time_point next_links_;
   backend::Vector seen_;  // of others, since the last `reached`
   backend::OriginId lease_ = 0;
   boost::unordered_flat_set<std::int64_t> inbox_announced_;  // by the stream, and not seen in the table yet

@@ -34,8 +34,37 @@ backend::UpkeepReport Site::report() const {
   return report_;
 }
 
+std::vector<backend::PeerRow> Site::peers() const {
+  const std::lock_guard lock(mutex_);
+  return peers_;
+}
+
+void Site::set_peers(std::vector<backend::PeerRow> peers) {
+  linked_.store(!peers.empty(), std::memory_order_relaxed);
+  const std::lock_guard lock(mutex_);
+  peers_ = std::move(peers);
+}
+
+std::vector<backend::SiteId> Site::peer_ids() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<backend::SiteId> ids;
+  for (const backend::PeerRow& peer : peers_) {
+    if (peer.id != 0 && peer.state != kExpelledPeer) ids.push_back(peer.id);
+  }
+  return ids;
+}
+
+std::int64_t Site::clock_offset_of(backend::SiteId site) const {
+  const std::lock_guard lock(mutex_);
+  for (const backend::PeerRow& peer : peers_) {
+    if (peer.id == site) return peer.clock_offset_ms;
+  }
+  return 0;
+}
+
 void Site::set_report(backend::UpkeepReport report) {
   clock_offset_ms_.store(report.clock_offset_ms, std::memory_order_relaxed);
+  set_peers(report.peers);
   const std::lock_guard lock(mutex_);
   report_ = std::move(report);
 }

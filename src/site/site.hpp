@@ -15,6 +15,9 @@ namespace isthmus {
 
 class Forwarder;
 
+/// The state of a peer (PeerRow::state) that was away for too long: nobody waits for it.
+inline constexpr std::string_view kExpelledPeer = "expelled";
+
 /// Who evaluates state-changing commands.
 enum class Role : std::uint8_t {
   follower,   ///< another server, if any: commands are forwarded to it
@@ -61,11 +64,25 @@ class Site {
   backend::UpkeepReport report() const;
   void set_report(backend::UpkeepReport report);
 
+  // The sites to which this one is linked, as the upkeep has read them.
+  bool linked() const { return linked_.load(std::memory_order_relaxed); }
+  std::vector<backend::PeerRow> peers() const;
+  void set_peers(std::vector<backend::PeerRow> peers);
+  /// Those that have been reached once and have not been away for too long.
+  std::vector<backend::SiteId> peer_ids() const;
+  /// A peer's database clock minus ours, in milliseconds; 0 if unknown.
+  std::int64_t clock_offset_of(backend::SiteId site) const;
+  /// Below this version nothing new can arrive from any site.
+  backend::Version stable() const { return stable_.load(std::memory_order_relaxed); }
+  void set_stable(backend::Version version) { stable_.store(version, std::memory_order_relaxed); }
+
   struct Stats {
     std::atomic<std::uint64_t> feed_rows{0}, feed_restarts{0}, rebuilds{0};
     std::atomic<std::uint64_t> leases_taken{0}, leases_lost{0}, seed_rows{0};
     std::atomic<std::uint64_t> repeated_rows{0}, stale_messages{0}, dropped_messages{0};
     std::atomic<std::uint64_t> inbox_rows{0};
+    std::atomic<std::uint64_t> foreign_rows{0}, wild_versions{0}, conflicts_lost{0};
+    std::atomic<std::uint64_t> gaps_found{0}, gaps_repaired{0}, reseeds{0};
     std::atomic<std::uint64_t> forwarded_commands{0}, served_commands{0}, forward_retries{0};
   };
   Stats& stats() { return stats_; }
@@ -82,6 +99,9 @@ class Site {
   mutable std::mutex mutex_;
   backend::LeaseRow lease_;
   backend::UpkeepReport report_;
+  std::vector<backend::PeerRow> peers_;
+  std::atomic<bool> linked_{false};
+  std::atomic<backend::Version> stable_{0};
   Stats stats_;
 };
 

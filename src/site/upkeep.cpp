@@ -17,19 +17,29 @@ constexpr int kShareOfTime = 4;
 // Tells the checkpointer what a former writer left for the checkpoint.
 class UncoveredRows final : public backend::LoadSink {
  public:
-  explicit UncoveredRows(Checkpointer& checkpointer) : checkpointer_(checkpointer) {}
+  // How far the rows of other sites are complete the feed knows, which knows of gaps.
+  UncoveredRows(Checkpointer& checkpointer, backend::SiteId own) : checkpointer_(checkpointer), own_(own) {}
   void key(const backend::StoredKey&) override {}
   void field(const backend::StoredField&) override {}
-  void row(const backend::Row& row) override { checkpointer_.note(row); }
+  void row(const backend::Row& row) override {
+    backend::Row noted = row;
+    if (row.site != own_) noted.seq = 0;
+    checkpointer_.note(noted);
+  }
 
  private:
   Checkpointer& checkpointer_;
+  const backend::SiteId own_;
 };
 
 }  // namespace
 
-Upkeep::Upkeep(Site& site, Journal& journal, Checkpointer& checkpointer)
-    : site_(site), journal_(journal), checkpointer_(checkpointer) {}
+Upkeep::Upkeep(Site& site, Journal& journal, Checkpointer& checkpointer,
+               std::function<backend::Vector()> foreign_vector)
+    : site_(site),
+      journal_(journal),
+      checkpointer_(checkpointer),
+      foreign_vector_(std::move(foreign_vector)) {}
 
 void Upkeep::start() {
   round();
@@ -92,8 +102,10 @@ void Upkeep::follow_role() {
   if (!writer) return;
   try {
     site_.log().guard_checkpoint(lease);
-    UncoveredRows uncovered(checkpointer_);
+    UncoveredRows uncovered(checkpointer_, site_.log().site());
+    const backend::Vector foreign = foreign_vector_();
     site_.log().read_uncovered(uncovered);
+    checkpointer_.note_seen(foreign);
     checkpointer_.hurry();
     guarded_ = lease;
   } catch (const backend::AppendError& error) {

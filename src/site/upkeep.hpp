@@ -2,6 +2,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <thread>
 
@@ -16,7 +17,9 @@ namespace isthmus {
 /// database session of its own, so that no commit waits for it.
 class Upkeep {
  public:
-  Upkeep(Site& site, Journal& journal, Checkpointer& checkpointer);
+  /// `foreign_vector` says how far nothing is missing of other sites' rows.
+  Upkeep(Site& site, Journal& journal, Checkpointer& checkpointer,
+         std::function<backend::Vector()> foreign_vector);
   ~Upkeep() { stop(); }
   /// One round of housekeeping on the caller's thread, then the thread.
   void start();
@@ -33,6 +36,7 @@ class Upkeep {
   Site& site_;
   Journal& journal_;
   Checkpointer& checkpointer_;
+  const std::function<backend::Vector()> foreign_vector_;
   backend::OriginId guarded_ = 0;  // the lease under which the checkpoint is being written; 0: none
   Clock::time_point next_round_;
   std::string trouble_;

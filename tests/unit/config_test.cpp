@@ -170,6 +170,37 @@ TEST_F(ConfigTest, ReadsWhatSeveralServersNeed) {
   EXPECT_EQ(accepted({}).advertise, "db.example.org:6379");
 }
 
+TEST_F(ConfigTest, NamesTheSiteAndItsPeers) {
+  const Config config = accepted({"--backend", "postgresql:///x", "--site", "eu-1", "--peer",
+                                  "us=postgresql://u:secret@db.us/isthmus", "--peer", "ap=postgres://db.ap/x",
+                                  "--max-clock-skew", "250ms"});
+  EXPECT_EQ(config.site, "eu-1");
+  ASSERT_EQ(config.peers.size(), 2U);
+  EXPECT_EQ(config.peers[0].name, "us");
+  EXPECT_EQ(config.peers[0].url, "postgresql://u:secret@db.us/isthmus");
+  EXPECT_EQ(config.peers[1].name, "ap");
+  EXPECT_EQ(config.max_clock_skew_ms, 250);
+  environment_["ISTHMUS_PEER"] = "a=postgresql://a/x  b=postgresql://b/x";
+  EXPECT_EQ(accepted({"--backend", "postgresql:///x", "--site", "c"}).peers.size(), 2U);
+}
+
+TEST_F(ConfigTest, RefusesPeersThatCannotBe) {
+  const std::string peer = "us=postgresql://u:secret@db/x";
+  EXPECT_THAT(refused({"--backend", "postgresql:///x", "--peer", peer}), HasSubstr("--site"));
+  EXPECT_THAT(refused({"--site", "eu", "--peer", peer}), HasSubstr("PostgreSQL"));
+  EXPECT_THAT(refused({"--backend", "postgresql:///x", "--site", "us", "--peer", peer}),
+              HasSubstr("is this site itself"));
+  EXPECT_THAT(refused({"--backend", "postgresql:///x", "--site", "eu", "--peer", peer, "--peer", peer}),
+              HasSubstr("given twice"));
+  for (const char* wrong :
+       {"us", "us=host=x password=secret", "=postgresql://secret/x", "u s=postgresql://x"}) {
+    const std::string line = refused({"--backend", "postgresql:///x", "--site", "eu", "--peer", wrong});
+    EXPECT_THAT(line, HasSubstr("--peer")) << wrong;
+    EXPECT_THAT(line, Not(HasSubstr("secret")));
+  }
+  EXPECT_THAT(refused({"--site", "e u"}), HasSubstr("letters"));
+}
+
 TEST_F(ConfigTest, TakesEveryFormOfAPostgresqlConnectionString) {
   for (const char* const url :
        {"postgresql://isthmus@db.example.org/app",

@@ -1,0 +1,348 @@
+#include "src/site/link.hpp"
+
+#include <algorithm>
+
+#include "src/observe/logging.hpp"
+
+namespace isthmus {
+namespace {
+
+using backend::LinkError;
+using backend::OriginId;
+using backend::Row;
+using backend::RowBatch;
+using backend::Seq;
+using backend::Subscription;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr milliseconds kRound{500};
+constexpr milliseconds kRetry{1000};
+// How often the peer's log is compared with ours; it is read from the checkpoint on.
+constexpr seconds kCompare{5};
+constexpr seconds kOwnRows{30};
+constexpr milliseconds kSave{1000};
+// A subscription without a worker for so long is down: PostgreSQL starts one again and again.
+constexpr seconds kWorkerPatience{3};
+// So long a copied row may take from our log to our feed.
+constexpr seconds kFeedPatience{60};
+constexpr std::size_t kRowsATransaction = 10'000;
+constexpr std::size_t kBytesATransaction = 16U << 20U;
+
+}  // namespace
+
+Frontier Freeze::begin() {
+  std::unique_lock lock(mutex_);
+  ended_.wait(lock, [this] { return !frozen_; });
+  frozen_ = true;
+  frontier_ = feed_.folded();
+  return frontier_;
+}
+
+void Freeze::end() {
+  {
+    const std::lock_guard lock(mutex_);
+    frozen_ = false;
+  }
+  ended_.notify_all();
+}
+
+Frontier Freeze::sayable() const {
+  const std::lock_guard lock(mutex_);
+  return frozen_ ? frontier_ : feed_.folded();
+}
+
+Link::Link(const LinkParts& parts, backend::PeerRow row) : parts_(parts), row_(std::move(row)) {
+  thread_ = std::thread([this] { run(); });
+}
+
+void Link::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  stop_asked_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+bool Link::pause(milliseconds time) {
+  std::unique_lock lock(mutex_);
+  return !stop_asked_.wait_for(lock, time, [this] { return stopping_; });
+}
+
+void Link::run() {
+  milliseconds wait{0};
+  while (pause(wait)) {
+    wait = kRound;
+    if (!parts_.site.is_writer()) continue;
+    try {
+      round();
+    } catch (const LinkError& error) {
+      abandon(error.what());
+      wait = kRetry;
+    }
+  }
+}
+
+// Who knows in which state the sessions are.
+void Link::abandon(const std::string& why) {
+  peer_.reset();
+  try {
+    if (!is_expelled()) say("down", why);
+    expel_if_silent();
+    save();
+  } catch (const LinkError&) {
+    // Our own database is out of reach as well: that others say.
+  }
+  links_.reset();
+}
+
+// It has been away for longer than deletions are remembered. Whatever it has when it comes back is compared
+// as a whole, so nothing needs to be kept for it.
+void Link::expel_if_silent() {
+  const Frontier folded = parts_.feed.folded();
+  const auto last = folded.find(row_.id);
+  if (links_ == nullptr || row_.id == 0 || is_expelled() || last == folded.end()) return;
+  const std::int64_t silent_ms = wall_clock_ms() - HybridClock::milliseconds(last->second);
+  if (silent_ms <= parts_.tombstone_retention_ms) return;
+  log_warning("A peer has been away for too long; it loses its slot and its claim on deletions",
+              {{"peer", row_.name}, {"silent_s", silent_ms / 1000}});
+  links_->forget_peer(row_);
+  row_.slot.clear();
+  row_.slot_bytes = 0;
+  row_.slot_state.clear();
+  say(std::string(kExpelledPeer), "away for longer than --tombstone-retention");
+}
+
+void Link::round() {
+  open_sessions();
+  const auto subscriptions = links_->subscriptions();
+  const auto found = subscriptions.find(row_.id);
+  const Subscription* subscription = found == subscriptions.end() ? nullptr : &found->second;
+  if (const std::string why = broken(subscription); !why.empty()) {
+    copy_state(why);
+    return;
+  }
+  watch(*subscription);
+  repair_gaps();
+  if (Clock::now() >= next_compare_) compare();
+  if (Clock::now() >= next_save_) save();
+}
+
+void Link::open_sessions() {
+  if (links_ == nullptr) links_ = parts_.site.log().open_links();
+  if (peer_ != nullptr) return;
+  peer_ = links_->connect(row_.conninfo);
+  check_identity();
+  next_compare_ = next_own_ = {};
+  idle_since_ = Clock::now();
+}
+
+void Link::check_identity() {
+  const backend::SiteId own = parts_.site.log().site();
+  const auto refuse = [this](const std::string& why) {
+    peer_.reset();
+    throw LinkError("refused: " + why);
+  };
+  if (peer_->site() == own) {
+    refuse("its database is this site's own or a copy of it; each site needs a database of its own");
+  }
+  if (peer_->name() != row_.name) {
+    refuse("it calls itself '" + peer_->name() + "'; name it so in --peer, or give it --site " + row_.name);
+  }
+  if (row_.id != 0 && row_.id != peer_->site()) {
+    refuse("this is another database than before; if that is meant, say ISTHMUS PEER FORGET " + row_.name);
+  }
+  for (const backend::PeerRow& other : links_->peers()) {
+    if (other.name != row_.name && other.id == peer_->site())
+      refuse("the peer " + other.name + " is the same");
+  }
+  if (row_.id == peer_->site()) return;
+  row_.id = peer_->site();
+  links_->put_peer(row_);
+}
+
+std::string Link::broken(const Subscription* subscription) {
+  if (subscription == nullptr) return row_.slot.empty() ? "a new link" : "the subscription is gone";
+  const backend::PeerSlot slot = peer_->slot(subscription->slot);
+  if (!slot.exists) return "the peer has no slot for us any more";
+  if (slot.lost) return "the slot at the peer has lost its WAL (max_slot_wal_keep_size)";
+  return {};
+}
+
+void Link::watch(const Subscription& subscription) {
+  links_->update_subscription(row_);
+  if (subscription.applying) {
+    idle_since_ = Clock::now();
+    say("up", {});
+  } else if (Clock::now() - idle_since_ > kWorkerPatience) {
+    expel_if_silent();
+    if (is_expelled()) return;
+    say("down", subscription.enabled ? "the subscription has no worker that receives; see PostgreSQL's log"
+                                     : "the subscription was disabled");
+  }
+  const Frontier folded = parts_.feed.folded();
+  const auto mine = folded.find(row_.id);
+  if (mine != folded.end()) {
+    const std::int64_t now = wall_clock_ms() + parts_.site.clock_offset_ms() + row_.clock_offset_ms;
+    row_.lag_ms = std::max<std::int64_t>(now - HybridClock::milliseconds(mine->second), 0);
+  }
+}
+
+void Link::compare() {
+  next_compare_ = Clock::now() + kCompare;
+  // Ours first: then what the peer has more is what it has had since, and what is missing here.
+  backend::Position end = 0;
+  const auto subscriptions = links_->subscriptions();
+  const auto subscription = subscriptions.find(row_.id);
+  const backend::Reaches theirs = peer_->reaches(end);
+  if (subscription != subscriptions.end() && subscription->second.received > end) {
+    copy_state("the peer's database went back in time");
+    return;
+  }
+  row_.clock_offset_ms = peer_->clock_offset_ms() - parts_.site.clock_offset_ms();
+  row_.lag_rows = 0;
+  for (const auto& [origin, reach] : theirs) {
+    const Seq mine = parts_.feed.last(origin);
+    if (reach.site == row_.id && reach.last > mine) row_.lag_rows += reach.last - mine;
+  }
+  const auto kept = links_->kept_slots();
+  const auto slot = kept.find(row_.id);
+  row_.slot_bytes = slot == kept.end() ? 0 : slot->second.bytes;
+  row_.slot_state = slot == kept.end() ? "" : slot->second.state;
+  if (Clock::now() < next_own_) return;
+  next_own_ = Clock::now() + kOwnRows;
+  fetch_own_rows(theirs);
+}
+
+// Rows that were ours and that our database has lost. Ours are read last, so that the peer cannot be ahead by
+// what we have just committed.
+void Link::fetch_own_rows(const backend::Reaches& theirs) {
+  const backend::SiteId own = parts_.site.log().site();
+  const backend::Reaches ours = links_->reaches();
+  for (const auto& [origin, reach] : theirs) {
+    if (reach.site != own) continue;
+    const auto known = ours.find(origin);
+    const Seq last = known == ours.end() ? 0 : known->second.last;
+    if (reach.last <= last) continue;
+    log_warning("This site's database lacks rows that it once had; a peer still has them",
+                {{"peer", row_.name}, {"rows", reach.last - last}});
+    if (fetch(own, origin, last + 1, reach.last)) continue;
+    copy_state("the peer has rows of ours that we have lost");
+    return;
+  }
+}
+
+void Link::repair_gaps() {
+  for (const Gap& gap : parts_.feed.gaps()) {
+    if (gap.site != row_.id) continue;
+    log_warning("Rows of a peer are missing",
+                {{"peer", row_.name}, {"origin", gap.origin}, {"from", gap.from}, {"to", gap.to}});
+    if (!fetch(gap.site, gap.origin, gap.from, gap.to)) {
+      copy_state("rows are missing, and the peer's log does not reach back to them");
+      return;
+    }
+  }
+}
+
+// What the peer does not have in between does not exist. False if it has been cut from the peer's log.
+bool Link::fetch(backend::SiteId site, OriginId origin, Seq from, Seq to) {
+  class Sink final : public backend::LoadSink {
+   public:
+    Sink(backend::Links& to, OriginId lease) : to_(to), lease_(lease) {}
+    void key(const backend::StoredKey&) override {}
+    void field(const backend::StoredField&) override {}
+    void row(const Row& row) override {
+      Row copy = row;
+      copy.copied = true;
+      batch_.append(copy);
+      if (row.group_end && (batch_.size() >= kRowsATransaction || batch_.bytes() >= kBytesATransaction))
+        flush();
+    }
+    void flush() {
+      if (!batch_.empty()) to_.append(batch_, lease_);
+      rows_ += batch_.size();
+      batch_.clear();
+    }
+    std::size_t rows() const { return rows_; }
+
+   private:
+    backend::Links& to_;
+    const OriginId lease_;
+    RowBatch batch_;
+    std::size_t rows_ = 0;
+  };
+  const OriginId lease = parts_.journal.lease_stamp().lease;
+  Sink sink(*links_, lease);
+  if (!peer_->read_rows(origin, from, to, sink)) return false;
+  sink.flush();
+  CopiedRows end(*links_, lease);
+  end.finish(site, {{origin, to}}, 0);
+  parts_.site.stats().gaps_repaired.fetch_add(1);
+  log_info("Missing rows have been fetched", {{"peer", row_.name}, {"rows", sink.rows()}});
+  return wait_for(end.origin(), end.rows());
+}
+
+bool Link::wait_for(OriginId origin, Seq seq) {
+  const auto deadline = Clock::now() + kFeedPatience;
+  while (!parts_.feed.has_seen(origin, seq)) {
+    if (Clock::now() >= deadline) throw LinkError("our own feed does not show what was copied");
+    if (!pause(milliseconds{10})) throw LinkError("the server stops");
+  }
+  return true;
+}
+
+void Link::say(const std::string& state, const std::string& detail) {
+  const std::string shown = detail.starts_with("refused: ") ? "refused" : state;
+  if (shown == said_state_ && shown != "refused") return;
+  if (shown == said_state_ && detail == said_detail_) return;
+  said_state_ = shown;
+  said_detail_ = detail;
+  if (shown == "up") {
+    log_info("The link to a peer is up", {{"peer", row_.name}});
+  } else if (shown == "seeding") {
+    log_info("The state of a peer is being copied", {{"peer", row_.name}, {"cause", detail}});
+  } else {
+    log_warning("The link to a peer is down", {{"peer", row_.name}, {"cause", detail}});
+  }
+  row_.state = shown;
+  row_.detail = detail;
+  row_.since_ms = wall_clock_ms();
+  next_save_ = {};
+}
+
+void Link::save() {
+  next_save_ = Clock::now() + kSave;
+  if (links_ != nullptr) links_->put_peer(row_);
+}
+
+CopiedRows::CopiedRows(backend::Links& links, OriginId lease)
+    : links_(links), lease_(lease), origin_(random_origin()) {}
+
+void CopiedRows::add(Row row) {
+  row.origin = origin_;
+  row.seq = ++last_;
+  row.copied = true;
+  batch_.append(row);
+  if (row.group_end && (batch_.size() >= kRowsATransaction || batch_.bytes() >= kBytesATransaction)) flush();
+}
+
+void CopiedRows::flush() {
+  if (batch_.empty()) return;
+  links_.append(batch_, lease_);
+  batch_.clear();
+}
+
+void CopiedRows::finish(backend::SiteId site, const std::map<std::int64_t, std::uint64_t>& reach,
+                        backend::Version frontier) {
+  const std::string text = pairs_text(reach);
+  Row row;
+  row.kind = backend::RowKind::reach;
+  row.site = site;
+  row.version = frontier;
+  row.value = text;
+  add(row);
+  flush();
+}
+
+}  // namespace isthmus

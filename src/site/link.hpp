@@ -1,0 +1,115 @@
+// The link to one peer, kept up by this site's writer: made, watched, repaired, and made anew with a copy of
+// the peer's state when it has lost rows. See ARCHITECTURE.md, "Data centers".
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "src/keyspace/clock.hpp"
+#include "src/keyspace/keyspace.hpp"
+#include "src/site/feed_reader.hpp"
+#include "src/site/journal.hpp"
+#include "src/site/site.hpp"
+
+namespace isthmus {
+
+/// What this site says it has folded stays as it is while the state of a peer is being copied: a tombstone
+/// that the copy still needs must not be forgotten meanwhile. One copy at a time. Thread-safe.
+class Freeze {
+ public:
+  explicit Freeze(FeedReader& feed) : feed_(feed) {}
+  /// Begins; gives what has been folded now. Waits for another copy to end.
+  Frontier begin();
+  void end();
+  /// What may be said to the other sites.
+  Frontier sayable() const;
+
+ private:
+  FeedReader& feed_;
+  mutable std::mutex mutex_;
+  std::condition_variable ended_;
+  bool frozen_ = false;
+  Frontier frontier_;
+};
+
+/// What all links of a server share.
+struct LinkParts {
+  Site& site;
+  Journal& journal;
+  Keyspace& keyspace;
+  HybridClock& clock;
+  FeedReader& feed;
+  Freeze& freeze;
+  std::int64_t tombstone_retention_ms;
+};
+
+/// One peer, on a thread of its own while this server is the writer.
+class Link {
+ public:
+  Link(const LinkParts& parts, backend::PeerRow row);
+  ~Link() { stop(); }
+  Link(const Link&) = delete;
+  Link& operator=(const Link&) = delete;
+  void stop();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  void run();
+  bool pause(std::chrono::milliseconds time);
+  void round();
+  void open_sessions();
+  void check_identity();
+  /// Whether the link must be made anew, and why; empty if it is fine.
+  std::string broken(const backend::Subscription* subscription);
+  void watch(const backend::Subscription& subscription);
+  void compare();
+  void repair_gaps();
+  void fetch_own_rows(const backend::Reaches& theirs);
+  bool fetch(backend::SiteId site, backend::OriginId origin, backend::Seq from, backend::Seq to);
+  void say(const std::string& state, const std::string& detail);
+  void save();
+  bool wait_for(backend::OriginId origin, backend::Seq seq);
+  void abandon(const std::string& why);
+  bool is_expelled() const { return row_.state == kExpelledPeer; }
+  void expel_if_silent();
+  // link_copy.cpp
+  void copy_state(const std::string& why);
+
+  LinkParts parts_;
+  backend::PeerRow row_;
+  std::unique_ptr<backend::Links> links_;
+  std::unique_ptr<backend::Peer> peer_;
+  Clock::time_point next_compare_, next_save_, next_own_, idle_since_;
+  std::string said_state_, said_detail_;
+  std::mutex mutex_;
+  std::condition_variable stop_asked_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+/// Copies rows into the log of this site under an origin of their own. Each group stays in one transaction.
+class CopiedRows {
+ public:
+  CopiedRows(backend::Links& links, backend::OriginId lease);
+  /// Appends a row whose site, version and kind are set; the last row of a group says so.
+  void add(backend::Row row);
+  /// The end: says how far the copied site's origins have come. `frontier` 0: only what was missing.
+  void finish(backend::SiteId site, const std::map<std::int64_t, std::uint64_t>& reach,
+              backend::Version frontier);
+  backend::OriginId origin() const { return origin_; }
+  backend::Seq rows() const { return last_; }
+
+ private:
+  void flush();
+  backend::Links& links_;
+  const backend::OriginId lease_, origin_;
+  backend::Seq last_ = 0;
+  backend::RowBatch batch_;
+};
+
+}  // namespace isthmus

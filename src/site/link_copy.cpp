@@ -1,0 +1,198 @@
+// Copying the whole state of a peer: for a new link, and for one that has lost rows which the peer's log does
+// not have any more. PostgreSQL reports neither the loss nor its extent, so everything is compared.
+#include <limits>
+
+#include "src/keyspace/difference.hpp"
+#include "src/observe/logging.hpp"
+#include "src/site/link.hpp"
+#include "src/site/state_loader.hpp"
+
+namespace isthmus {
+namespace {
+
+using backend::Row;
+using backend::RowKind;
+using backend::SiteId;
+using backend::Version;
+using std::chrono::seconds;
+
+constexpr seconds kProgress{5};
+/// Wins over every site at the same version: a deletion that nobody wrote, but that must have been.
+constexpr SiteId kNobody = std::numeric_limits<SiteId>::max();
+
+Version covered_of(const Frontier& frontier, SiteId site) {
+  const auto it = frontier.find(site);
+  return it == frontier.end() ? 0 : it->second;
+}
+
+std::vector<std::pair<std::uint8_t, std::string>> keys_of(Keyspace& keyspace, std::size_t shard) {
+  std::vector<std::pair<std::uint8_t, std::string>> keys;
+  for (std::size_t db = 0; db < kDatabaseCount; ++db) {
+    keyspace.shards()[shard].tables[db].for_each([&](const Node& node) {
+      keys.emplace_back(static_cast<std::uint8_t>(db), std::string(node.name()));
+    });
+  }
+  return keys;
+}
+
+// Ends the freeze however the copy ends.
+class Frozen {
+ public:
+  explicit Frozen(Freeze& freeze) : freeze_(freeze), frontier_(freeze.begin()) {}
+  ~Frozen() { freeze_.end(); }
+  Frozen(const Frozen&) = delete;
+  Frozen& operator=(const Frozen&) = delete;
+  const Frontier& frontier() const { return frontier_; }
+
+ private:
+  Freeze& freeze_;
+  const Frontier frontier_;
+};
+
+// The state of a peer, and what of it goes into our log.
+class PeerState {
+ public:
+  PeerState(const LinkParts& parts, SiteId peer) : parts_(parts), peer_(peer), reach_(peer) {
+    state_.set_site(parts.site.log().site());
+    state_.set_hash_limits(parts.keyspace.hash_limits());
+    state_.set_linked(true);
+    state_.set_stable(0);
+  }
+
+  void read(backend::Peer& from) {
+    StateLoader loader(state_, parts_.clock, reach_);
+    from.read_state(loader, reaches_);
+    keys_ = loader.keys() + loader.rows();
+  }
+
+  // What this site's own frontier covers is here already, or was deleted.
+  void copy(const Frontier& known, CopiedRows& rows, const std::function<void(std::uint64_t)>& progress) {
+    for (std::size_t shard = 0; shard < kShards; ++shard) {
+      for (const auto& [db, name] : keys_of(state_, shard)) copy_key(Key(db, name), known, rows);
+      progress(shard + 1);
+    }
+    for (const backend::StoredFlush& flush : state_.stored_flushes()) {
+      Row row;
+      row.kind = RowKind::flush;
+      row.db = flush.db;
+      row.version = flush.version;
+      row.site = flush.site;
+      rows.add(row);
+    }
+  }
+
+  // What the peer lacks although it has folded it was deleted there, so long ago that it has forgotten that.
+  void delete_what_it_lacks(CopiedRows& rows) {
+    for (std::size_t shard = 0; shard < kShards; ++shard) {
+      std::vector<std::pair<std::uint8_t, std::string>> keys;
+      {
+        const std::lock_guard lock(parts_.keyspace.shards()[shard].mutex);
+        keys = keys_of(parts_.keyspace, shard);
+      }
+      for (const auto& [db, name] : keys) delete_if_lacking(Key(db, name), rows);
+    }
+  }
+
+  std::map<std::int64_t, std::uint64_t> reach() const {
+    std::map<std::int64_t, std::uint64_t> text;
+    for (const auto& [origin, reach] : reaches_) {
+      if (reach.site == peer_) text[origin] = reach.last;
+    }
+    return text;
+  }
+  Version frontier() const { return std::max<Version>(reach_.said(peer_, peer_), 1); }
+  std::uint64_t size() const { return keys_; }
+
+ private:
+  void copy_key(const Key& key, const Frontier& known, CopiedRows& rows) {
+    backend::RowBatch batch;
+    copy_rows(state_, key, [&](const Row& row) {
+      if (row.site == parts_.site.log().site() || row.version > covered_of(known, row.site))
+        batch.append(row);
+    });
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      Row row = batch[i];
+      row.group_end = i + 1 == batch.size();
+      rows.add(row);
+    }
+  }
+
+  void delete_if_lacking(const Key& key, CopiedRows& rows) {
+    const Node* theirs = state_.find_any(key);
+    if (theirs != nullptr && !theirs->is_hash()) return;
+    backend::RowBatch mine;
+    {
+      const std::lock_guard lock(parts_.keyspace.shard(key).mutex);
+      copy_rows(parts_.keyspace, key, [&](const Row& row) { mine.append(row); });
+    }
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+      const Row row = mine[i];
+      const bool is_string = row.kind == RowKind::update || row.kind == RowKind::incr;
+      const bool is_field = row.kind == RowKind::hset || row.kind == RowKind::hincr;
+      if (!is_string && !is_field) continue;
+      if (is_string && theirs != nullptr) continue;
+      const Version version = backend::is_count(row.kind) ? row.count.base_version : row.version;
+      if (row.version > reach_.said(peer_, row.site)) continue;
+      if (is_field && theirs != nullptr && hash_find_any(*theirs, row.field)) continue;
+      if (is_field && theirs != nullptr && theirs->registers().cut_version >= version) continue;
+      Row gone;
+      gone.kind = is_string ? RowKind::del : RowKind::hdel;
+      gone.db = key.db;
+      gone.key = key.name;
+      gone.field = row.field;
+      gone.version = std::max(version, row.version);
+      gone.site = kNobody;
+      rows.add(gone);
+    }
+  }
+
+  LinkParts parts_;
+  const SiteId peer_;
+  Keyspace state_;
+  Reach reach_;
+  backend::Reaches reaches_;
+  std::uint64_t keys_ = 0;
+};
+
+}  // namespace
+
+// The slot first, so that what is committed after the copy comes in the stream; the repeats in between are
+// dropped by their seq.
+void Link::copy_state(const std::string& why) {
+  const auto begin = Clock::now();
+  say("seeding", why);
+  save();
+  links_->drop_subscription(row_.id);
+  peer_->drop_slots({});
+  const std::string slot = peer_->create_slot();
+  const Frozen frozen(parts_.freeze);
+  PeerState state(parts_, row_.id);
+  state.read(*peer_);
+  CopiedRows rows(*links_, parts_.journal.lease_stamp().lease);
+  auto next_line = Clock::now() + kProgress;
+  state.copy(frozen.frontier(), rows, [&](std::uint64_t shards) {
+    if (Clock::now() < next_line) return;
+    next_line = Clock::now() + kProgress;
+    const auto took = std::chrono::duration<double>(Clock::now() - begin).count();
+    log_info("Copying the state of a peer", {{"peer", row_.name},
+                                             {"rows", rows.rows()},
+                                             {"rows_per_s", static_cast<std::uint64_t>(rows.rows() / took)},
+                                             {"percent", shards * 100 / kShards}});
+  });
+  state.delete_what_it_lacks(rows);
+  rows.finish(row_.id, state.reach(), state.frontier());
+  links_->create_subscription(row_, slot);
+  row_.slot = slot;
+  save();
+  wait_for(rows.origin(), rows.rows());
+  parts_.site.stats().reseeds.fetch_add(1);
+  idle_since_ = Clock::now();
+  log_info(
+      "The state of a peer has been copied",
+      {{"peer", row_.name},
+       {"read", state.size()},
+       {"rows", rows.rows()},
+       {"took_ms", std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin).count()}});
+}
+
+}  // namespace isthmus

@@ -1,0 +1,131 @@
+#include "src/site/link_keeper.hpp"
+
+#include <algorithm>
+
+#include "src/observe/logging.hpp"
+
+namespace isthmus {
+namespace {
+
+using backend::LinkError;
+using backend::PeerRow;
+using std::chrono::milliseconds;
+
+// Tombstones live a few of these longer than the slowest link, and a lost end of a stream shows after one.
+constexpr milliseconds kRound{1000};
+
+}  // namespace
+
+LinkKeeper::LinkKeeper(Site& site, Journal& journal, Keyspace& keyspace, HybridClock& clock, FeedReader& feed,
+                       std::vector<PeerOption> peers, std::int64_t tombstone_retention_ms)
+    : site_(site),
+      journal_(journal),
+      keyspace_(keyspace),
+      feed_(feed),
+      options_(std::move(peers)),
+      freeze_(feed),
+      parts_{site, journal, keyspace, clock, feed, freeze_, tombstone_retention_ms} {}
+
+void LinkKeeper::start() {
+  thread_ = std::thread([this] { run(); });
+}
+
+void LinkKeeper::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  stop_asked_.notify_all();
+  if (thread_.joinable()) thread_.join();
+  links_.clear();
+}
+
+bool LinkKeeper::pause(milliseconds time) {
+  std::unique_lock lock(mutex_);
+  return !stop_asked_.wait_for(lock, time, [this] { return stopping_; });
+}
+
+void LinkKeeper::run() {
+  while (pause(kRound)) {
+    try {
+      round();
+      trouble_.clear();
+    } catch (const LinkError& error) {
+      session_.reset();
+      if (trouble_ != error.what()) log_warning("The links have to wait", {{"cause", error.what()}});
+      trouble_ = error.what();
+    }
+  }
+}
+
+void LinkKeeper::round() {
+  if (!site_.is_writer()) {
+    links_.clear();
+    session_.reset();
+    prepared_ = false;
+    return;
+  }
+  if (session_ == nullptr) session_ = site_.log().open_links();
+  if (!prepared_) add_options();
+  prepared_ = true;
+  follow_peers();
+  if (site_.linked()) log_frontier();
+}
+
+void LinkKeeper::add_options() {
+  const std::vector<PeerRow> known = session_->peers();
+  for (const PeerOption& option : options_) {
+    const auto it = std::find_if(known.begin(), known.end(),
+                                 [&](const PeerRow& peer) { return peer.name == option.name; });
+    PeerRow row;
+    if (it != known.end()) row = *it;
+    if (it != known.end() && row.conninfo == option.conninfo) continue;
+    row.name = option.name;
+    row.conninfo = option.conninfo;
+    if (row.state.empty()) row.state = "new";
+    if (row.since_ms == 0) row.since_ms = wall_clock_ms();
+    session_->put_peer(row);
+  }
+  if (options_.empty() && known.empty()) return;
+  for (const std::string& line : session_->check()) log_warning("Links: " + line);
+}
+
+void LinkKeeper::follow_peers() {
+  const std::vector<PeerRow> peers = session_->peers();
+  site_.set_peers(peers);
+  std::erase_if(links_, [&](const auto& link) {
+    return std::none_of(peers.begin(), peers.end(), [&](const PeerRow& peer) {
+      return peer.name == link.first && peer.conninfo == link.second.first;
+    });
+  });
+  for (const PeerRow& peer : peers) {
+    auto& [conninfo, link] = links_[peer.name];
+    if (link != nullptr) continue;
+    conninfo = peer.conninfo;
+    link = std::make_unique<Link>(parts_, peer);
+    const auto named = [&](const PeerOption& option) { return option.name == peer.name; };
+    if (std::none_of(options_.begin(), options_.end(), named)) {
+      log_warning("A peer is in the database and not in the options; ISTHMUS PEER FORGET removes it",
+                  {{"peer", peer.name}});
+    }
+  }
+}
+
+// In this site's own stream, behind everything that it speaks of.
+void LinkKeeper::log_frontier() {
+  if (!journal_.available()) return;
+  const std::string text = pairs_text(freeze_.sayable());
+  {
+    ShardLocks lock;  // whoever appends holds one, and looks at the role under it
+    lock.lock_one(keyspace_.shards()[0]);
+    if (!site_.is_writer()) return;
+    Journal::Group group(journal_);
+    backend::Row row;
+    row.kind = backend::RowKind::frontier;
+    row.value = text;
+    group.add(row, wall_clock_ms(), 0);
+  }
+  journal_.commit_soon();
+}
+
+}  // namespace isthmus

@@ -1,0 +1,291 @@
+// Sites that are linked by PostgreSQL: each goes on alone, and all are whole again when the links are.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "tests/support/database_proxy.hpp"
+#include "tests/support/postgres_cluster.hpp"
+#include "tests/support/site_fixture.hpp"
+
+namespace isthmus::test {
+namespace {
+
+constexpr milliseconds kLinkPatience{30'000};
+
+const PostgresCluster::Settings kLinked = {{"max_replication_slots", "20"},
+                                           {"max_wal_senders", "20"},
+                                           {"max_logical_replication_workers", "20"},
+                                           {"max_worker_processes", "30"},
+                                           {"wal_retrieve_retry_interval", "'200ms'"},
+                                           {"max_slot_wal_keep_size", "'1GB'"}};
+
+/// Sites a, b, c …, each a cluster of its own; each reaches the others through proxies that can be cut.
+class Sites : public SiteFixture {
+ protected:
+  struct Place {
+    std::string name;
+    std::unique_ptr<PostgresCluster> cluster;
+    std::vector<std::unique_ptr<DatabaseProxy>> ways;  // to the others, by their index
+    Server* server = nullptr;
+  };
+
+  void SetUp() override { ISTHMUS_ONLY(); }
+  void TearDown() override {
+    SiteFixture::TearDown();
+    for (Place& place : places_) place.ways.clear();
+    places_.clear();
+  }
+
+  void prepare(std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) {
+      places_.push_back(
+          {std::string(1, static_cast<char>('a' + i)), std::make_unique<PostgresCluster>(kLinked), {}});
+    }
+    for (Place& place : places_) {
+      for (const Place& other : places_) {
+        place.ways.push_back(std::make_unique<DatabaseProxy>(other.cluster->port()));
+      }
+    }
+  }
+  std::string way(const Place& from, std::size_t to) const {
+    return "postgresql://postgres@127.0.0.1:" + std::to_string(from.ways[to]->port()) + "/postgres";
+  }
+  Options options(std::size_t site, const std::vector<std::size_t>& peers) const {
+    Options options = {"--site", places_[site].name, "--commit-timeout", "30s"};
+    for (const std::size_t peer : peers) {
+      options.insert(options.end(), {"--peer", places_[peer].name + "=" + way(places_[site], peer)});
+    }
+    return options;
+  }
+  Server& serve(std::size_t site, const std::vector<std::size_t>& peers) {
+    Server& server = add_server(places_[site].cluster->url(), options(site, peers));
+    if (places_[site].server == nullptr) places_[site].server = &server;
+    return server;
+  }
+  std::string state_of(std::size_t at, std::size_t peer) {
+    Client client(places_[at].server->port());
+    return info_field(client, "sites", "peer_" + places_[peer].name).value_or("");
+  }
+  bool is_up(std::size_t at, std::size_t peer) { return state_of(at, peer).starts_with("state=up"); }
+  std::uint64_t count(std::size_t at, const std::string& name) {
+    Client client(places_[at].server->port());
+    return std::stoull(info_field(client, "sites", name).value_or("0"));
+  }
+  void expect_linked(const std::vector<std::size_t>& sites) {
+    for (const std::size_t a : sites) {
+      for (const std::size_t b : sites) {
+        if (a == b) continue;
+        EXPECT_TRUE(eventually([&] { return is_up(a, b); }, kLinkPatience))
+            << places_[a].name << " to " << places_[b].name << ": " << state_of(a, b) << "\n"
+            << places_[a].server->log();
+      }
+    }
+  }
+  void link(std::size_t count) {
+    prepare(count);
+    std::vector<std::size_t> all;
+    for (std::size_t i = 0; i < count; ++i) all.push_back(i);
+    for (const std::size_t i : all) {
+      std::vector<std::size_t> peers;
+      for (const std::size_t j : all) {
+        if (j != i) peers.push_back(j);
+      }
+      serve(i, peers);
+    }
+    expect_linked(all);
+  }
+  void cut(std::size_t a, std::size_t b) {
+    places_[a].ways[b]->cut();
+    places_[b].ways[a]->cut();
+  }
+  void heal(std::size_t a, std::size_t b) {
+    places_[a].ways[b]->open();
+    places_[b].ways[a]->open();
+  }
+  Client client(std::size_t site) { return Client(places_[site].server->port()); }
+  std::string call(std::size_t site, std::initializer_list<std::string_view> args) {
+    return show(client(site).call(args));
+  }
+  void expect_everywhere(std::initializer_list<std::string_view> args, const std::string& reply) {
+    for (std::size_t i = 0; i < places_.size(); ++i) {
+      EXPECT_TRUE(eventually([&] { return call(i, args) == reply; }, kLinkPatience))
+          << places_[i].name << ": " << call(i, args) << "\n"
+          << places_[i].server->log();
+    }
+  }
+  bool all_equal() {
+    const std::string first = call(0, {"DEBUG", "DIGEST"});
+    for (std::size_t i = 1; i < places_.size(); ++i) {
+      if (call(i, {"DEBUG", "DIGEST"}) != first) return false;
+    }
+    return true;
+  }
+
+  std::vector<Place> places_;
+};
+
+TEST_F(Sites, ShareStateAndMessages) {
+  link(2);
+  Client subscriber = client(1);
+  subscriber.subscribe("SUBSCRIBE", {"news", "__keyspace@0__:k"});
+  EXPECT_EQ(call(0, {"SET", "k", "v"}), "OK");
+  EXPECT_EQ(call(0, {"HSET", "h", "f", "1", "g", "2"}), "(integer) 2");
+  EXPECT_EQ(call(0, {"PUBLISH", "news", "hi"}), "(integer) 0");
+  EXPECT_EQ(subscriber.next_message(kLinkPatience).payload, "new");
+  EXPECT_EQ(subscriber.next_message(kLinkPatience).payload, "set");
+  EXPECT_EQ(subscriber.next_message(kLinkPatience).payload, "hi");
+  expect_everywhere({"GET", "k"}, "\"v\"");
+  expect_everywhere({"HGET", "h", "g"}, "\"2\"");
+  EXPECT_EQ(call(1, {"DEL", "k"}), "(integer) 1");
+  EXPECT_EQ(subscriber.next_message(kLinkPatience).payload, "del");
+  expect_everywhere({"GET", "k"}, "(nil)");
+  EXPECT_TRUE(eventually([&] { return all_equal(); }));
+  EXPECT_FALSE(subscriber.message_within(milliseconds(300)));
+}
+
+TEST_F(Sites, GoOnAloneAndAddUpWhatTheyCounted) {
+  link(3);
+  EXPECT_EQ(call(0, {"SET", "base", "10"}), "OK");
+  EXPECT_EQ(call(0, {"SET", "both", "before"}), "OK");
+  EXPECT_EQ(call(0, {"SET", "gone", "1"}), "OK");
+  expect_everywhere({"GET", "gone"}, "\"1\"");
+  cut(0, 1);
+  cut(0, 2);
+  cut(1, 2);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(call(i, {"INCRBY", "base", "5"}), "(integer) 15");
+    EXPECT_EQ(call(i, {"INCR", "fresh"}), "(integer) 1");
+    EXPECT_EQ(call(i, {"HINCRBY", "hash", "n", "2"}), "(integer) 2");
+    EXPECT_EQ(call(i, {"SET", "own:" + places_[i].name, "1"}), "OK");
+  }
+  EXPECT_EQ(call(1, {"DEL", "gone"}), "(integer) 1");
+  EXPECT_EQ(call(2, {"SET", "both", "after"}), "OK");
+  heal(0, 1);
+  heal(0, 2);
+  heal(1, 2);
+  expect_everywhere({"GET", "base"}, "\"25\"");
+  expect_everywhere({"GET", "fresh"}, "\"3\"");
+  expect_everywhere({"HGET", "hash", "n"}, "\"6\"");
+  expect_everywhere({"GET", "gone"}, "(nil)");
+  expect_everywhere({"GET", "both"}, "\"after\"");
+  expect_everywhere({"GET", "own:c"}, "\"1\"");
+  EXPECT_TRUE(eventually([&] { return all_equal(); }, kLinkPatience));
+}
+
+TEST_F(Sites, TellOfAnExpiryOnceEach) {
+  link(2);
+  Client here = client(0), there = client(1);
+  here.subscribe("SUBSCRIBE", {"__keyevent@0__:expired"});
+  there.subscribe("SUBSCRIBE", {"__keyevent@0__:expired"});
+  EXPECT_EQ(call(0, {"SET", "short", "1", "PX", "1500"}), "OK");
+  EXPECT_TRUE(eventually([&] { return call(1, {"GET", "short"}) == "\"1\""; }));
+  EXPECT_EQ(here.next_message(kLinkPatience).payload, "short");
+  EXPECT_EQ(there.next_message(kLinkPatience).payload, "short");
+  expect_everywhere({"DBSIZE"}, "(integer) 0");
+  EXPECT_FALSE(here.message_within(milliseconds(500)));
+  EXPECT_FALSE(there.message_within(milliseconds(500)));
+}
+
+TEST_F(Sites, TakeInANewOne) {
+  prepare(2);
+  serve(0, {1});
+  for (int i = 0; i < 500; ++i) call(0, {"SET", "k" + std::to_string(i), std::to_string(i), "EX", "1000"});
+  EXPECT_EQ(call(0, {"HSET", "h", "f", "1"}), "(integer) 1");
+  EXPECT_EQ(call(0, {"INCR", "n"}), "(integer) 1");
+  EXPECT_TRUE(eventually([&] { return state_of(0, 1).starts_with("state=down"); })) << state_of(0, 1);
+  serve(1, {0});
+  expect_linked({0, 1});
+  expect_everywhere({"DBSIZE"}, "(integer) 502");
+  expect_everywhere({"GET", "k499"}, "\"499\"");
+  EXPECT_EQ(call(1, {"INCR", "n"}), "(integer) 2");
+  expect_everywhere({"GET", "n"}, "\"2\"");
+  EXPECT_TRUE(eventually([&] { return all_equal(); }, kLinkPatience));
+}
+
+TEST_F(Sites, CopyTheStateWhenASlotIsLost) {
+  link(2);
+  EXPECT_EQ(call(0, {"SET", "before", "1"}), "OK");
+  expect_everywhere({"GET", "before"}, "\"1\"");
+  cut(0, 1);
+  EXPECT_EQ(call(0, {"SET", "meanwhile", "1"}), "OK");
+  EXPECT_EQ(call(0, {"DEL", "before"}), "(integer) 1");
+  EXPECT_TRUE(eventually([&] {
+    return places_[0].cluster->value(
+               "SELECT count(pg_terminate_backend(active_pid)) FROM pg_replication_slots WHERE slot_name "
+               "LIKE "
+               "'isthmus_link_%' AND active") == "0";
+  }));
+  places_[0].cluster->sql(
+      "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE "
+      "'isthmus_link_%'");
+  heal(0, 1);
+  expect_everywhere({"GET", "meanwhile"}, "\"1\"");
+  expect_everywhere({"GET", "before"}, "(nil)");
+  EXPECT_TRUE(eventually([&] { return count(1, "reseeds") >= 2; }));
+  EXPECT_EQ(call(0, {"SET", "afterwards", "1"}), "OK");
+  expect_everywhere({"GET", "afterwards"}, "\"1\"");
+}
+
+TEST_F(Sites, FetchRowsThatALinkHasLost) {
+  link(2);
+  EXPECT_EQ(call(0, {"SET", "before", "1"}), "OK");
+  expect_everywhere({"GET", "before"}, "\"1\"");
+  // What PostgreSQL does when the receiving database goes back in time: the slot is ahead of it.
+  cut(0, 1);
+  EXPECT_EQ(call(0, {"SET", "lost", "1"}), "OK");
+  EXPECT_TRUE(eventually([&] {
+    return places_[0].cluster->value(
+               "SELECT count(pg_terminate_backend(active_pid)) FROM pg_replication_slots WHERE slot_name "
+               "LIKE "
+               "'isthmus_link_%' AND active") == "0";
+  }));
+  places_[0].cluster->sql(
+      "SELECT pg_replication_slot_advance(slot_name, pg_current_wal_flush_lsn()) FROM pg_replication_slots "
+      "WHERE slot_name LIKE 'isthmus_link_%'");
+  heal(0, 1);
+  expect_everywhere({"GET", "lost"}, "\"1\"");
+  EXPECT_GE(count(1, "gaps_found"), 1U);
+  EXPECT_TRUE(eventually([&] { return all_equal(); }, kLinkPatience));
+}
+
+TEST_F(Sites, ReachEveryServerOfASite) {
+  link(2);
+  Server& second = serve(1, {0});
+  Client follower(second.port());
+  follower.subscribe("SUBSCRIBE", {"news"});
+  EXPECT_EQ(call(0, {"PUBLISH", "news", "hi"}), "(integer) 0");
+  EXPECT_EQ(follower.next_message(kLinkPatience).payload, "hi");
+  EXPECT_FALSE(follower.message_within(milliseconds(200)));
+  Client other(second.port());
+  EXPECT_EQ(show(other.call({"SET", "k", "v"})), "OK");
+  expect_everywhere({"GET", "k"}, "\"v\"");
+}
+
+TEST_F(Sites, RefuseAPeerThatIsNotTheOneItShouldBe) {
+  prepare(2);
+  serve(0, {1});
+  add_server(places_[1].cluster->url(), {"--site", "x"});
+  EXPECT_TRUE(eventually([&] { return state_of(0, 1).find("it calls itself 'x'") != std::string::npos; },
+                         kLinkPatience))
+      << state_of(0, 1);
+  EXPECT_TRUE(state_of(0, 1).starts_with("state=refused")) << state_of(0, 1);
+}
+
+TEST_F(Sites, ForgetAPeer) {
+  link(2);
+  EXPECT_EQ(call(0, {"SET", "k", "v"}), "OK");
+  expect_everywhere({"GET", "k"}, "\"v\"");
+  EXPECT_EQ(call(0, {"ISTHMUS", "PEER", "FORGET", "b"}),
+            "(error) ERR this peer is still named by --peer; restart the servers without it first");
+  Server& second = add_server(places_[0].cluster->url(), {"--site", "a"});
+  Client client(second.port());
+  EXPECT_EQ(show(client.call({"ISTHMUS", "PEER", "FORGET", "nobody"})), "(error) ERR no such peer");
+  EXPECT_EQ(show(client.call({"ISTHMUS", "PEER", "FORGET", "b"})), "OK");
+  EXPECT_EQ(places_[0].cluster->value("SELECT count(*) FROM isthmus.peer"), "0");
+  EXPECT_EQ(places_[0].cluster->value("SELECT count(*) FROM pg_subscription"), "0");
+}
+
+}  // namespace
+}  // namespace isthmus::test

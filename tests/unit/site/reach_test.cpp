@@ -1,0 +1,188 @@
+// Gaps, repeats, frontiers and what is stable.
+#include "src/site/reach.hpp"
+
+#include <gtest/gtest.h>
+
+#include "src/site/lease_history.hpp"
+
+namespace isthmus {
+namespace {
+
+using backend::Row;
+using backend::RowKind;
+using backend::SiteId;
+
+constexpr SiteId kOwn = 1, kPeer = 2, kThird = 3;
+
+Row row(SiteId site, backend::OriginId origin, backend::Seq seq, RowKind kind = RowKind::set) {
+  Row out;
+  out.site = site;
+  out.origin = origin;
+  out.seq = seq;
+  out.kind = kind;
+  out.version = 1000 + seq;
+  return out;
+}
+
+class ReachTest : public ::testing::Test {
+ protected:
+  bool take(const Row& of) {
+    const bool fresh = reach_.take(of);
+    reach_.end_group();
+    return fresh;
+  }
+  bool take(SiteId site, backend::OriginId origin, backend::Seq seq) { return take(row(site, origin, seq)); }
+  void say(SiteId site, backend::OriginId origin, backend::Seq seq, const Frontier& said,
+           backend::Version version) {
+    const std::string text = pairs_text(said);
+    Row frontier = row(site, origin, seq, RowKind::frontier);
+    frontier.value = text;
+    frontier.version = version;
+    take(frontier);
+  }
+  void copied(SiteId site, const std::map<std::int64_t, std::uint64_t>& upto, backend::Version frontier) {
+    const std::string text = pairs_text(upto);
+    Row reach = row(site, 900, ++copied_, RowKind::reach);
+    reach.copied = true;
+    reach.value = text;
+    reach.version = frontier;
+    take(reach);
+  }
+  Reach reach_{kOwn};
+  backend::Seq copied_ = 0;
+};
+
+TEST_F(ReachTest, WritesWhatItReads) {
+  EXPECT_EQ(pairs_text({{5, 7}, {9, 1}}), "5=7 9=1");
+  EXPECT_EQ(parse_pairs("5=7 9=1"), (std::map<std::int64_t, std::uint64_t>{{5, 7}, {9, 1}}));
+  EXPECT_TRUE(parse_pairs("x=1 5 =3 7=x 7= ").empty());
+}
+
+TEST_F(ReachTest, DropsRepeats) {
+  EXPECT_TRUE(take(kPeer, 20, 1));
+  EXPECT_FALSE(take(kPeer, 20, 1));
+  EXPECT_TRUE(take(kPeer, 20, 2));
+  EXPECT_TRUE(reach_.gaps().empty());
+}
+
+TEST_F(ReachTest, FindsAGapAndClosesItRowByRow) {
+  take(kPeer, 20, 1);
+  take(kPeer, 20, 5);
+  ASSERT_EQ(reach_.gaps().size(), 1U);
+  EXPECT_EQ(reach_.gaps()[0].from, 2U);
+  EXPECT_EQ(reach_.gaps()[0].to, 4U);
+  EXPECT_EQ(reach_.whole(20), 1U);
+  EXPECT_EQ(reach_.last(20), 5U);
+  EXPECT_TRUE(take(kPeer, 20, 3)) << "it was missing";
+  EXPECT_EQ(reach_.gaps().size(), 2U);
+  EXPECT_FALSE(take(kPeer, 20, 3));
+  EXPECT_TRUE(take(kPeer, 20, 2));
+  EXPECT_EQ(reach_.whole(20), 3U);
+  EXPECT_TRUE(take(kPeer, 20, 4));
+  EXPECT_TRUE(reach_.gaps().empty());
+  EXPECT_EQ(reach_.whole(20), 5U);
+  EXPECT_EQ(reach_.gaps_found(), 1U);
+}
+
+TEST_F(ReachTest, LooksForGapsInOtherSitesOnly) {
+  take(kOwn, 10, 1);
+  take(kOwn, 10, 5);
+  EXPECT_TRUE(reach_.gaps().empty()) << "what our own log does not have does not exist";
+}
+
+TEST_F(ReachTest, MissesTheEndOfALeaseThatTheNextOneKnew) {
+  take(kPeer, 20, 1);
+  const std::string before = lease_value({20, 4});
+  Row lease = row(kPeer, 21, 1, RowKind::lease);
+  lease.value = before;
+  take(lease);
+  ASSERT_EQ(reach_.gaps().size(), 1U);
+  EXPECT_EQ(reach_.gaps()[0].origin, 20);
+  EXPECT_EQ(reach_.gaps()[0].from, 2U);
+  EXPECT_EQ(reach_.gaps()[0].to, 4U);
+}
+
+TEST_F(ReachTest, ForgetsAGroupThatComesAgain) {
+  take(kPeer, 20, 1);
+  reach_.take(row(kPeer, 20, 4));
+  EXPECT_EQ(reach_.gaps().size(), 1U);
+  reach_.forget_group();
+  EXPECT_TRUE(reach_.gaps().empty());
+  EXPECT_EQ(reach_.last(20), 1U);
+  EXPECT_TRUE(take(kPeer, 20, 2));
+}
+
+TEST_F(ReachTest, LearnsNothingFromAStreamWithAGap) {
+  say(kPeer, 20, 1, {{kOwn, 50}}, 100);
+  EXPECT_EQ(reach_.folded().at(kPeer), 100U);
+  say(kPeer, 20, 3, {{kOwn, 70}}, 120);
+  EXPECT_EQ(reach_.folded().at(kPeer), 100U);
+  EXPECT_EQ(reach_.said(kPeer, kOwn), 50U);
+  take(kPeer, 20, 2);
+  say(kPeer, 20, 4, {{kOwn, 80}}, 130);
+  EXPECT_EQ(reach_.folded().at(kPeer), 130U);
+  EXPECT_EQ(reach_.said(kPeer, kOwn), 80U);
+}
+
+TEST_F(ReachTest, IsStableBelowWhatAllHaveSaidOfAll) {
+  EXPECT_EQ(reach_.stable({kPeer, kThird}), 0U);
+  say(kOwn, 10, 1, {{kPeer, 90}, {kThird, 60}}, 110);
+  say(kPeer, 20, 1, {{kOwn, 100}, {kThird, 70}}, 120);
+  EXPECT_EQ(reach_.stable({kPeer, kThird}), 0U) << "one has said nothing";
+  EXPECT_EQ(reach_.stable({kPeer}), 90U);
+  say(kThird, 30, 1, {{kOwn, 80}, {kPeer, 85}}, 95);
+  EXPECT_EQ(reach_.stable({kPeer, kThird}), 60U);
+  reach_.forget_site(kThird);
+  EXPECT_EQ(reach_.stable({kPeer, kThird}), 0U);
+}
+
+TEST_F(ReachTest, TakesACopyForTheRowsThatItStandsFor) {
+  take(kPeer, 20, 1);
+  take(kPeer, 20, 9);
+  take(kPeer, 21, 2);
+  copied(kPeer, {{20, 12}, {22, 4}}, 500);
+  EXPECT_TRUE(reach_.gaps().empty()) << "a whole copy closes all gaps of its site";
+  EXPECT_EQ(reach_.last(20), 12U);
+  EXPECT_EQ(reach_.last(22), 4U);
+  EXPECT_EQ(reach_.folded().at(kPeer), 500U);
+  EXPECT_FALSE(take(kPeer, 20, 12));
+  EXPECT_TRUE(take(kPeer, 20, 13));
+}
+
+TEST_F(ReachTest, ClosesOneGapWithWhatThereWas) {
+  take(kPeer, 20, 4);
+  take(kPeer, 21, 4);
+  copied(kPeer, {{20, 3}}, 0);
+  ASSERT_EQ(reach_.gaps().size(), 1U);
+  EXPECT_EQ(reach_.gaps()[0].origin, 21);
+  EXPECT_EQ(reach_.last(20), 4U);
+  EXPECT_FALSE(reach_.folded().contains(kPeer));
+}
+
+TEST_F(ReachTest, GoesBackWithTheDatabase) {
+  take(kPeer, 20, 1);
+  take(kPeer, 20, 2);
+  take(kPeer, 20, 3);
+  reach_.lower(20, 1);
+  take(kPeer, 20, 4);
+  ASSERT_EQ(reach_.gaps().size(), 1U);
+  EXPECT_EQ(reach_.gaps()[0].from, 2U);
+}
+
+TEST_F(ReachTest, MergesWhatWasReadAnew) {
+  take(kPeer, 20, 3);
+  take(kPeer, 21, 1);
+  Reach fresh(kOwn);
+  fresh.covered(20, kPeer, 5);
+  fresh.restore({kPeer, kPeer, 300});
+  fresh.restore({kPeer, kOwn, 200});
+  reach_.merge(fresh);
+  EXPECT_TRUE(reach_.gaps().empty());
+  EXPECT_EQ(reach_.last(20), 5U);
+  EXPECT_EQ(reach_.last(21), 1U);
+  EXPECT_EQ(reach_.folded().at(kPeer), 300U);
+  EXPECT_EQ(reach_.said(kPeer, kOwn), 200U);
+}
+
+}  // namespace
+}  // namespace isthmus
