@@ -251,6 +251,21 @@ TEST_F(PostgresqlLogTest, KeepsTheMarkOfTheCheckpoint) {
   EXPECT_EQ(sink.frontiers.size(), 2U);
 }
 
+TEST_F(PostgresqlLogTest, RemembersTheOriginsOfPeersForThirtyDays) {
+  append({lease_row(500, 17, "here:1")});
+  database_.sql(
+      "INSERT INTO isthmus.progress (origin, seq, site, updated_at) SELECT site * 100 + days, 1, site, "
+      "now() - make_interval(days => days::integer) FROM (VALUES (0), (7), (8), (9)) AS s (site), "
+      "(VALUES (3), (31)) AS d (days)");
+  const std::string left = "SELECT origin FROM isthmus.progress ORDER BY 1";
+  database_.sql("INSERT INTO isthmus.peer (name, id, conninfo) VALUES ('eight', 8, '')");
+  shared().upkeep({17, "here:1", "test", 0, true}, 500);
+  EXPECT_THAT(database_.sql(left), ElementsAre("3", "803"));
+  database_.sql("DELETE FROM isthmus.peer");
+  open_shared(database_.url())->shared()->upkeep({17, "here:1", "test", 0, true}, 500);
+  EXPECT_THAT(database_.sql(left), ElementsAre());
+}
+
 TEST_F(PostgresqlLogTest, KnowsTheLastSeqOfAnOrigin) {
   EXPECT_EQ(shared().last_seq(kOrigin), 0U);
   append({make_row(1, RowKind::set, "k", "", "v"), make_row(2, RowKind::set, "k", "", "v")});
