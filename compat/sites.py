@@ -1,5 +1,5 @@
 """Databases for servers under comparison that keep their state in PostgreSQL: a private cluster for this process, made when it is
-first wanted and gone with it, and in it a new database for each site."""
+first wanted and gone with it, and in it a new database for each site; and clusters for sites that are to be linked."""
 
 import atexit
 import functools
@@ -8,7 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "faults"))
 
-from cluster import PROGRAMS, Cluster  # noqa: E402  (the path is set above)
+from cluster import LINK_SETTINGS, PROGRAMS, Cluster  # noqa: E402  (the path is set above)
 
 
 def is_there():
@@ -29,3 +29,11 @@ def new_database():
     name = f"site{count}"
     cluster.sql(f"CREATE DATABASE {name} OWNER isthmus", "postgres")
     return f"{cluster.url().rpartition('/')[0]}/{name}", cluster.password
+
+
+def linked_databases(count):
+    """The same for sites that are to be linked: each database is in a cluster of its own."""
+    clusters = [Cluster(links=True, **LINK_SETTINGS) for _ in range(count)]
+    for cluster in clusters:
+        atexit.register(cluster.remove)
+    return [(cluster.url(), cluster.password) for cluster in clusters]

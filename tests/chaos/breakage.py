@@ -19,7 +19,7 @@ KINDS = {
     "one-way": (4, 0.5, 12.0, "one direction between two sites is cut"),
     "split": (1, 1.0, 10.0, "every site is cut off from every other"),
     "slow": (4, 2.0, 12.0, "20 to 150 ms and up to 3 % of loss on all ways of a site, or between two"),
-    "most": (1, 1.0, 6.0, "all sites but one lose servers and PostgreSQL"),
+    "most": (1, 1.0, 6.0, "60 % of the sites, or all but one, lose servers and PostgreSQL"),
     "clock-server": (2, 2.0, 12.0, "the clock of a server is up to 4 s wrong"),
     "clock-site": (2, 2.0, 12.0, "the clocks of a site are up to 4 s wrong"),
     "slot": (2, 0.0, 0.0, "the slot that a site keeps for another is dropped"),
@@ -59,8 +59,8 @@ def plan(seed, count, sites, mean_gap, kinds):
     ordinary = [kind for kind in kinds if KINDS[kind][0]]
     chosen = dice.choices(ordinary, [KINDS[kind][0] for kind in ordinary], k=count) if ordinary else []
     restored = dice.randrange(sites)
-    for kind, share in reversed(PLACES) if chosen else PLACES:
-        if kind not in kinds:
+    for kind, share in reversed(PLACES):
+        if kind not in kinds or not count:
             continue
         rounds = max(1, count // LONG_PLAN) if kind != "join" else 1
         for turn in reversed(range(rounds)):
@@ -194,7 +194,8 @@ class Breakage:
         return f"{site.name}, away for {fault.seconds:.1f} s, started in {seconds:.1f} s"
 
     async def most(self, fault):
-        sites = [site for site in self.sites if site is not self.sites[fault.site]]
+        others = [site for site in self.sites if site is not self.sites[fault.site]]
+        sites = others if fault.choice < 0.5 else others[:max(1, len(self.sites) * 3 // 5)]
         async with self.trouble(*sites):
             for site in sites:
                 self.excuses.lossy(site.name, None, *self.away(site))
@@ -204,7 +205,8 @@ class Breakage:
             for site in sites:
                 await site.start_database()
                 site.launch_servers()
-        return f"only {self.sites[fault.site].name} is left for {fault.seconds:.1f} s"
+        left = [site.name for site in self.sites if site not in sites]
+        return f"only {', '.join(left)} left for {fault.seconds:.1f} s"
 
     # ---- the network ----
 
@@ -365,7 +367,9 @@ class Breakage:
             self.sites.append(site)
             self.welcome(site)
         await self.settle(f"after the join of {site.name}")
-        self.excuses.lossy(None, site.name, began, time.monotonic() + FRESH_SECONDS)
+        self.world.whole.add(site.name)
+        for a, b in ((None, site.name), (site.name, None)):
+            self.excuses.lossy(a, b, began, time.monotonic() + FRESH_SECONDS)
         return site.name
 
 

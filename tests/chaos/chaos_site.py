@@ -13,15 +13,12 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "faults"))
 
-from cluster import Cluster, Server  # noqa: E402  (the path is set above)
+from cluster import LINK_SETTINGS, Cluster, Server  # noqa: E402  (the path is set above)
 
 HERE = pathlib.Path(__file__).resolve().parent
 NAMES = ("amsterdam", "berlin", "chicago", "dakar", "edinburgh", "florence")
-# A linked cluster's settings: workers and slots for its peers, links that are tried again soon, and a bound for what a dead
-# peer may keep. Little WAL of its own, so that a copy of the cluster is soon made.
-SETTINGS = {"max_replication_slots": 30, "max_wal_senders": 30, "max_logical_replication_workers": 20,
-            "max_worker_processes": 30, "wal_retrieve_retry_interval": "200ms", "max_slot_wal_keep_size": "1GB",
-            "min_wal_size": "32MB", "max_wal_size": "256MB", "shared_buffers": "32MB"}
+# Little WAL of its own, so that a copy of the cluster is soon made.
+SETTINGS = {**LINK_SETTINGS, "min_wal_size": "32MB", "max_wal_size": "256MB", "shared_buffers": "32MB"}
 # Clocks are compared with the databases' once a second; a message may be on its way for ten.
 CLOCK_NOTICED_SECONDS = 15.0
 STOP_SECONDS = 20.0

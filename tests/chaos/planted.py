@@ -101,7 +101,7 @@ def streams(received, acked=(1, 2, 3), lossy=None, arrival_delay=0.1, began=0.0,
         excuses = records.Excuses(reach, 8.0)
         if lossy:
             excuses.lossy(*lossy)
-        history.judge_streams(findings, [stream], [subscriber], excuses)
+        history.judge_streams(findings, subscriber.concerned([stream]), [subscriber], excuses)
     return play
 
 

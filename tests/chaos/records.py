@@ -40,7 +40,7 @@ RULES = {
 
 # Clocks differ by at most 4 s either way, and so do versions; who wrote so long after another wins.
 CLEARLY_LATER_SECONDS = 10.0
-GONE_EVENTS = {"del", "expired"}
+GONE_EVENTS = {"del", "expired", "rename_from"}
 # Said of a key that goes, before the word that says so.
 MAYBE_GONE_EVENTS = {"hdel"}
 
@@ -210,6 +210,12 @@ class Listening(Subscriber):
         super().__init__(name, server, began)
         self.last_event = {}
         self.once = collections.Counter()  # (key, event) of keys that are made once
+
+    def concerned(self, streams):
+        """Those of which it received something, or that were published while it was there."""
+        ended = float("inf") if self.ended is None else self.ended
+        return [stream for stream in streams if stream.name in self.received or (
+            stream.sent and stream.sent[stream.number] >= self.began and stream.sent[1] <= ended)]
 
     def told(self, key, event, only_once):
         self.last_event[key] = event

@@ -96,6 +96,7 @@ class World:
         self.streams, self.subscribers = Streams(), []
         self.counts = collections.Counter()
         self.trouble = {name: Trouble() for name in self.names}
+        self.whole = set()   # sites that have had everything of all others once
         self.restored = {}   # site: until when its own clients may read older values
         self.slowest = {name: 0.0 for name in self.names}
 
@@ -269,9 +270,12 @@ class SharedWriter(SiteClient):
 
 
 class Counting(SiteClient):
-    """INCR and HINCRBY of counters that all sites share."""
+    """INCR and HINCRBY of counters that all sites share. A new site begins when it has seen them: what it counts before that is
+    replaced by what it has not seen, as any write is by one that it is concurrent with."""
 
     async def step(self):
+        if self.site not in self.world.whole:
+            return
         place, of_hash = self.random.randrange(TALLIES), self.random.random() < 0.5
         tally = (self.world.field_tallies if of_hash else self.world.tallies)[place]
         words = ("HINCRBY", "counter:hash", f"f{place}", 1) if of_hash else ("INCR", tally.name)

@@ -21,6 +21,10 @@ import time
 
 PROGRAMS = pathlib.Path(os.environ.get("ISTHMUS_POSTGRESQL", "/usr/lib/postgresql/15/bin"))
 START_SECONDS = 60
+# What a cluster needs beside what every site needs to follow several other sites: workers, links that are tried again soon, and a
+# bound for the WAL that a peer who is gone may keep.
+LINK_SETTINGS = {"max_logical_replication_workers": 20, "max_worker_processes": 30, "wal_retrieve_retry_interval": "200ms",
+                 "max_slot_wal_keep_size": "1GB"}
 READY = b"Ready to accept connections"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LIBC = ctypes.CDLL(None)
