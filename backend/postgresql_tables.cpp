@@ -247,7 +247,8 @@ UPDATE isthmus.progress SET site = (SELECT id FROM isthmus.site);
 
 // One may be left of a schema that somebody has dropped. It is never dropped and made anew: a slot that has
 // seen it fails for ever then.
-// The columns of isthmus_link are those of the oldest version that may be at its other end: a column is added
+// What a site has copied from another one stays there, its own rows too: they would arrive as if they had just
+// happened. The columns of isthmus_link are those of the oldest version that may be at its other end: a column is added
 // everywhere before it is published.
 constexpr const char* kPublicationsSql = R"sql(
 DO $$
@@ -259,7 +260,7 @@ BEGIN
     ('@feed@', 'isthmus.log, isthmus.inbox'),
     ('@feed_of_writer@', format(
       'isthmus.log WHERE (version = 0 OR kind IN (''lease'', ''frontier'') OR site <> %s OR copied), isthmus.inbox', own)),
-    ('@link@', format('isthmus.log (@link_columns@) WHERE (site = %s)', own))
+    ('@link@', format('isthmus.log (@link_columns@) WHERE (site = %s AND NOT copied)', own))
   LOOP
     IF EXISTS (SELECT FROM pg_publication WHERE pubname = wanted.column1) THEN
       EXECUTE format('ALTER PUBLICATION %I SET TABLE ', wanted.column1) || wanted.column2;

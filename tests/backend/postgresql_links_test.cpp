@@ -196,7 +196,10 @@ TEST(PostgresqlLinksTest, PassesNothingOnInAMesh) {
   copied.site = sites[2].site();
   copied.origin = 9999;
   copied.copied = true;
-  sites[0].links->append(make_batch({copied}), sites[0].lease);
+  Row own = copied;
+  own.seq = 78;
+  own.site = sites[0].site();
+  sites[0].links->append(make_batch({copied, own}), sites[0].lease);
   for (SiteDatabase& site : sites) site.write_sets(1);
   for (const SiteDatabase& to : sites) {
     for (const SiteDatabase& from : sites) {
@@ -210,7 +213,7 @@ TEST(PostgresqlLinksTest, PassesNothingOnInAMesh) {
                            std::to_string(from.lease)),
                 11);
     }
-    EXPECT_EQ(to.integer("SELECT count(*) FROM isthmus.log WHERE origin = 9999"), &to == &sites[0] ? 1 : 0);
+    EXPECT_EQ(to.integer("SELECT count(*) FROM isthmus.log WHERE origin = 9999"), &to == &sites[0] ? 2 : 0);
   }
 }
 
@@ -410,17 +413,19 @@ TEST(PostgresqlLinksTest, ReadsTheRowsOfAnOriginOrNone) {
   EXPECT_EQ(reaches[a.lease].last, 10U);
   EXPECT_EQ(reaches[a.lease].site, a.site());
   EXPECT_EQ(reaches[kOrigin].last, 3U);
-  Copier some, message, gap, cut;
+  Copier some, message, gap, cut, unknown;
   EXPECT_TRUE(peer->read_rows(a.lease, 4, 6, some));
   EXPECT_THAT(seqs_of(some.batch), ElementsAre(4, 5, 6));
   EXPECT_TRUE(peer->read_rows(kOrigin, 3, 3, message));
   ASSERT_EQ(message.batch.size(), 1U);
   EXPECT_EQ(message.batch[0].value, "payload");
-  EXPECT_FALSE(peer->read_rows(kOrigin, 1, 3, gap));
+  EXPECT_TRUE(peer->read_rows(kOrigin, 1, 9, gap));
+  EXPECT_THAT(seqs_of(gap.batch), ElementsAre(3)) << "the others were never there";
+  EXPECT_FALSE(peer->read_rows(424242, 1, 1, unknown));
   a.cluster().sql("INSERT INTO isthmus.progress (origin, seq, cut, site) VALUES (" + std::to_string(a.lease) +
                   ", 10, 5, 1)");
   EXPECT_FALSE(peer->read_rows(a.lease, 5, 10, cut));
-  EXPECT_TRUE(gap.batch.empty() && cut.batch.empty());
+  EXPECT_TRUE(unknown.batch.empty() && cut.batch.empty());
   EXPECT_TRUE(peer->read_rows(a.lease, 6, 10, cut));
   EXPECT_EQ(cut.batch.size(), 5U);
   EXPECT_EQ(peer->reaches(end)[a.lease].cut, 5U);

@@ -77,7 +77,7 @@ TEST(PostgresqlSchemaTest, PublishesInsertsIntoLogAndInbox) {
                           "isthmus_feed_of_writer|log|((version = 0) OR (kind = ANY (ARRAY['lease'::text, "
                           "'frontier'::text])) OR (site <> '" +
                               site + "'::bigint) OR copied)",
-                          "isthmus_link|log|(site = '" + site + "'::bigint)"));
+                          "isthmus_link|log|((site = '" + site + "'::bigint) AND (NOT copied))"));
   EXPECT_THAT(
       database.sql("SELECT array_to_string(attnames, ', ') FROM pg_publication_tables WHERE pubname = "
                    "'isthmus_link'"),
