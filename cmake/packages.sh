@@ -19,6 +19,10 @@ TEST_PACKAGES=(
 # Only for ./test tidy, as clang is large.
 TIDY_PACKAGES=(clang-tidy)
 
+# For k8s/test/run: promtool comes with prometheus. Node.js only where there is none.
+HELM_TEST_PACKAGES=(prometheus python3)
+HELM_TEST_NODE_PACKAGES=(nodejs npm)
+
 is_installed() {
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
 }
@@ -52,14 +56,15 @@ install_packages() {
 }
 
 # Debian starts a service as soon as it is installed, and makes a PostgreSQL cluster "main". We want the programs only:
-# redis-server's service is neither started now nor at the next boot, and no cluster is made. What was installed before is
+# redis-server's and prometheus' services are neither started now nor at the next boot, and no cluster is made. What was installed before is
 # left as it is, since it is not among the arguments.
 apt_install() {
   local install=(apt_get_install "$@")
-  case " $* " in *" redis-server "* | *" postgresql-"*) install=(without_services "${install[@]}") ;; esac
+  case " $* " in *" redis-server "* | *" postgresql-"* | *" prometheus "*) install=(without_services "${install[@]}") ;; esac
   case " $* " in *" postgresql-"*) install=(without_main_cluster "${install[@]}") ;; esac
   "${install[@]}" || return 1
-  case " $* " in *" redis-server "*) keep_redis_service_off ;; esac
+  case " $* " in *" redis-server "*) keep_service_off redis-server ;; esac
+  case " $* " in *" prometheus "*) keep_service_off prometheus ;; esac
 }
 
 apt_get_install() {
@@ -104,10 +109,10 @@ apt_get() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 "$@"
 }
 
-keep_redis_service_off() {
+keep_service_off() {
   if command -v systemctl >/dev/null && [ -d /run/systemd/system ]; then
-    as_root systemctl --quiet disable --now redis-server.service 2>/dev/null || true
+    as_root systemctl --quiet disable --now "$1.service" 2>/dev/null || true
   elif command -v update-rc.d >/dev/null; then
-    as_root update-rc.d redis-server disable >/dev/null 2>&1 || true
+    as_root update-rc.d "$1" disable >/dev/null 2>&1 || true
   fi
 }
