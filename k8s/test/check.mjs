@@ -39,7 +39,7 @@ for (const set of valueSets) {
     const [three, four] = helms.map((which) => render(set.file, { which }));
     // A password that was made up differs each time.
     for (const document of [...three, ...four]) if (document.kind === "Secret") delete document.data.password;
-    assert.ok(three.length > 5);
+    assert.ok(three.length >= 5);
     assert.deepEqual(three, four);
   });
   for (const kube of KUBES) {
@@ -124,18 +124,22 @@ await check("a value that is right is accepted", () => {
 title("What the manifests say");
 for (const [name, body] of Object.entries(manifestChecks)) await check(name, body);
 await check("the notes", () => {
+  // Helm prints them only where there is a cluster, so here a copy of the chart has them as an object.
+  const copy = path.join(scratch, "notes");
+  fs.cpSync(chart, copy, { recursive: true });
+  fs.writeFileSync(path.join(copy, "templates", "notes.yaml"),
+    'kind: Notes\ntext: |\n  {{- include (print .Template.BasePath "/NOTES.txt") . | nindent 2 }}\n');
   for (const which of helms) {
-    const notes = (file) => {
-      const done = helm(which, "install", "rel", chart, "-n", "ns", "--dry-run=client", "-f", file);
+    const notes = (values) => {
+      const done = helm(which, "template", "rel", copy, "-n", "ns", "-f", valuesFile(values), "-s", "templates/notes.yaml");
       assert.ok(done.ok, done.text);
-      return done.output.slice(done.output.indexOf("NOTES:"));
+      return done.output;
     };
-    assert.match(notes(valuesFile({})), /redis:\/\/:PASSWORD@rel-isthmus\.ns\.svc:6379[^]*get secret[^]*redis-cli -p 6379 --askpass PING/);
-    const open = notes(valuesFile({ auth: { enabled: false } }));
+    assert.match(notes({}), /redis:\/\/:PASSWORD@rel-isthmus\.ns\.svc:6379[^]*get secret[^]*redis-cli -p 6379 --askpass PING/);
+    const open = notes({ auth: { enabled: false } });
     assert.match(open, /no password/);
     assert.doesNotMatch(open, /get secret/);
-    const secrets = notes(valuesFile({ postgresql: { url: "postgresql://u:hidden@db/x" }, auth: { password: "hidden" } }));
-    assert.doesNotMatch(secrets, /hidden/);
+    assert.doesNotMatch(notes({ postgresql: { url: "postgresql://u:hidden@db/x" }, auth: { password: "hidden" } }), /hidden/);
   }
 });
 

@@ -42,10 +42,10 @@ export function valuesFile(values) {
   return file;
 }
 
-/** Manifests as documents. `values` is a file's path or an object; further arguments go to Helm. */
-export function render(values, { which = "helm4", kube = "1.34.0", more = [] } = {}) {
+/** Manifests as documents. `values` is a file's path or an object. */
+export function render(values, { which = "helm4", kube = "1.34.0", release = "rel" } = {}) {
   const file = typeof values === "string" ? values : valuesFile(values);
-  const done = helm(which, "template", "rel", chart, "--namespace", "ns", "--kube-version", kube, "-f", file, ...more);
+  const done = helm(which, "template", release, chart, "--namespace", "ns", "--kube-version", kube, "-f", file);
   if (!done.ok) throw new Error(done.text);
   const documents = parseAllDocuments(done.output);
   for (const document of documents) {

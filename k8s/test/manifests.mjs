@@ -250,16 +250,16 @@ export const manifestChecks = {
   },
 
   "names: a release named after the chart, long names, overrides"() {
-    const name = (values, more) => workload(render(values, { more })).metadata.name;
+    const name = (values, release) => workload(render(values, { release })).metadata.name;
     assert.equal(name({}), "rel-isthmus");
-    assert.equal(name({}, ["--name-template", "isthmus-eu"]), "isthmus-eu");
+    assert.equal(name({}, "isthmus-eu"), "isthmus-eu");
     assert.equal(name({ fullnameOverride: "x" }), "x");
-    assert.ok(`${name({}, ["--name-template", "a".repeat(53)])}-headless`.length <= 63);
+    assert.ok(`${name({}, "a".repeat(53))}-headless`.length <= 63);
   },
 
   "objects of the user's own are templates"() {
     const documents = render(valueSets.find((set) => set.name === "everything").file);
     assert.ok(documents.some((d) => d.metadata.name === "rel-more"));
-    assert.ok(workload(documents).spec.template.spec.containers[0].env.some((e) => e.name === "PGAPPNAME" && e.value === "rel"));
+    assert.ok(workload(documents).spec.template.spec.containers[0].env.some((e) => e.name === "RELEASE" && e.value === "rel"));
   },
 };

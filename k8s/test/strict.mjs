@@ -44,7 +44,7 @@ export function byType(named) {
     }
     fs.writeFileSync(path.join(folder, "documents.ts"), lines.join("\n") + "\n");
     const done = spawnSync(process.execPath, [
-      require.resolve("typescript/bin/tsc"), "--noEmit", "--strict", "--skipLibCheck", "--pretty", "false", "--types", "",
+      require.resolve("typescript/bin/tsc"), "--noEmit", "--strict", "--skipLibCheck", "--pretty", "false",
       "--module", "nodenext", "--moduleResolution", "nodenext", "--target", "es2022", path.join(folder, "documents.ts"),
     ], { encoding: "utf8", cwd: here });
     if (done.status === 0) return [];

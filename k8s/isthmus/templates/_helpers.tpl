@@ -92,6 +92,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- default (printf "%s-tls" (include "isthmus.fullname" .)) .Values.tls.existingSecret -}}
 {{- end -}}
 
+{{/* In YAML a bare yes or no is true or false. */}}
+{{- define "isthmus.tlsAuthClients" -}}
+{{- if kindIs "bool" .Values.tls.authClients -}}
+{{- ternary "yes" "no" .Values.tls.authClients -}}
+{{- else -}}
+{{- .Values.tls.authClients -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The ports of the containers and Services, as lists of name, port and protocol. */}}
 {{- define "isthmus.clientPorts" -}}
 {{- if include "isthmus.hasPlainPort" . }}
