@@ -56,8 +56,8 @@ install_packages() {
 }
 
 # Debian starts a service as soon as it is installed, and makes a PostgreSQL cluster "main". We want the programs only:
-# redis-server's and prometheus' services are neither started now nor at the next boot, and no cluster is made. What was installed before is
-# left as it is, since it is not among the arguments.
+# the services of redis-server and prometheus are neither started now nor at the next boot, and no cluster is made. What was
+# installed before is left as it is, since it is not among the arguments.
 apt_install() {
   local install=(apt_get_install "$@")
   case " $* " in *" redis-server "* | *" postgresql-"* | *" prometheus "*) install=(without_services "${install[@]}") ;; esac
