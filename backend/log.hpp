@@ -137,8 +137,9 @@ class Log {
   virtual void load(LoadSink& sink) = 0;
   /// Commits all rows of the batch in one transaction, in their order. Throws AppendError.
   virtual void append(const RowBatch& batch) = 0;
-  /// Writes a piece of the checkpoint in one transaction. A stored key or field with a higher (version, site)
-  /// stays as it is. Throws AppendError.
+  /// Writes a piece of the checkpoint in one transaction. A register with a higher (version, site) stays as
+  /// it is, but gives way to one of version 0: whoever writes has forgotten it, having seen that it says
+  /// nothing any more. Throws AppendError.
   virtual void write_checkpoint(const CheckpointChunk& chunk) = 0;
   /// Forgets at most a few thousand keys of the checkpoint (with their fields) that a flush of the database
   /// at (version, site) deletes; false when none are left. Throws AppendError.

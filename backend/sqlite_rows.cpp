@@ -220,7 +220,8 @@ void merge_stored_key(StoredKey& key, const StoredKey& stored) {
     key.cut_version = stored.cut_version;
     key.cut_site = stored.cut_site;
   }
-  if (expire_stamp(stored) > expire_stamp(key)) {
+  // A register of version 0 has been forgotten by who writes: it says nothing any more.
+  if (key.expire_version != 0 && expire_stamp(stored) > expire_stamp(key)) {
     key.expire_at = stored.expire_at;
     key.expire_version = stored.expire_version;
     key.expire_site = stored.expire_site;

@@ -107,10 +107,10 @@ void Membership::load() {
 void Membership::load_links() {
   const std::unique_ptr<backend::Links> links = site_.log().open_links();
   if (!services_.config.site.empty()) links->name_site(services_.config.site);
+  if (!services_.config.peers.empty()) site_.expect_peers();
   site_.set_peers(links->peers());
-  const bool linked = site_.linked() || !services_.config.peers.empty();
-  services_.keyspace.set_linked(linked);
-  if (linked) services_.keyspace.set_stable(0);
+  services_.keyspace.set_linked(site_.linked());
+  if (site_.linked()) services_.keyspace.set_stable(0);
 }
 
 void Membership::start() {

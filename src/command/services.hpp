@@ -52,13 +52,13 @@ struct Services {
   ClientRegistry& clients;
   Stats& stats;
   Pause& pause;
-  std::function<void()> shutdown;    ///< begins an orderly end of the process; any thread
-  std::int64_t started_ms;           ///< milliseconds since the Unix epoch
-  std::string run_id;                ///< 40 hexadecimal digits, new for each start
-  std::uint16_t port;                ///< the port that is listened on
-  Checkpointer* checkpointer;        ///< null on a log that is not durable
-  Site* site = nullptr;              ///< null on a log of this server's own: then it is always the writer
-  Forwarder* forwarder = nullptr;    ///< to the writer of the site; null likewise
+  std::function<void()> shutdown;  ///< begins an orderly end of the process; any thread
+  std::int64_t started_ms;         ///< milliseconds since the Unix epoch
+  std::string run_id;              ///< 40 hexadecimal digits, new for each start
+  std::uint16_t port;              ///< the port that is listened on
+  Checkpointer* checkpointer;      ///< null on a log that is not durable
+  Site* site = nullptr;            ///< null on a log of this server's own: then it is always the writer
+  Forwarder* forwarder = nullptr;  ///< to the writer of the site; null likewise
 };
 
 }  // namespace isthmus

@@ -440,11 +440,10 @@ FoldResult FeedReader::fold_row(const Row& row) {
   const bool fresh = !row.copied && is_fresh(HybridClock::milliseconds(row.version), row.site);
   if (row.kind == RowKind::flush) {
     keyspace_.touch_database(row.db);
-  } else if (!fresh) {
-    late_[row.site].keys.before(keyspace_, key, wall_clock_ms());
   }
-  if (const auto late = late_.find(row.site); late != late_.end()) late->second.fresh = fresh;
   const FoldResult result = keyspace_.fold(row, key.hash, keyspace_.site_index(row.site));
+  if (!fresh && result.won && row.kind != RowKind::flush) late_[row.site].keys.changed(key, result.existed);
+  if (const auto late = late_.find(row.site); late != late_.end()) late->second.fresh = fresh;
   if (result.lost_version != 0) count_conflict(row, result.lost_version);
   if (row.kind != RowKind::flush) keyspace_.touch(key);
   if (site_.is_writer() && (row.copied || is_of_other_site(row))) hooks_.foreign(row);
@@ -546,7 +545,9 @@ void FeedReader::follow_links() {
   const std::lock_guard lock(reach_mutex_);
   backend::Version stable = std::numeric_limits<backend::Version>::max();
   if (linked) {
-    stable = reach_.stable(site_.peer_ids());
+    // Until a peer is known there is nobody to say what may be forgotten.
+    const std::vector<backend::SiteId> peers = site_.peer_ids();
+    stable = peers.empty() && !site_.has_expelled() ? 0 : reach_.stable(peers);
     // What has been forgotten stays forgotten, even if a site comes that has said nothing yet.
     if (was_linked) stable = std::max(stable, keyspace_.stable());
   }

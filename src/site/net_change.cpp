@@ -4,11 +4,10 @@
 
 namespace isthmus {
 
-void NetChange::before(Keyspace& keyspace, const Key& key, std::int64_t now_ms) {
+void NetChange::changed(const Key& key, bool existed) {
   std::string name(1, static_cast<char>(key.db));
   name.append(key.name);
-  if (existed_.contains(name)) return;
-  existed_.emplace(std::move(name), keyspace.find(key, now_ms) != nullptr);
+  existed_.try_emplace(std::move(name), existed);
 }
 
 void NetChange::tell(Keyspace& keyspace, std::int64_t now_ms, const Raise& raise) {

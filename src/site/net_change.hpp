@@ -19,8 +19,8 @@ class NetChange {
   /// Raises an event: its name, the database, the key.
   using Raise = std::function<void(std::string_view event, std::uint8_t db, std::string_view key)>;
 
-  /// A row is about to be folded into this key. Needs the lock of its shard.
-  void before(Keyspace& keyspace, const Key& key, std::int64_t now_ms);
+  /// A row has changed this key, which was there before it or not.
+  void changed(const Key& key, bool existed);
   bool empty() const { return existed_.empty(); }
   /// Raises the events and forgets the keys. Locks their shards one by one.
   void tell(Keyspace& keyspace, std::int64_t now_ms, const Raise& raise);

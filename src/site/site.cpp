@@ -1,5 +1,7 @@
 #include "src/site/site.hpp"
 
+#include <algorithm>
+
 #include "src/site/journal.hpp"
 
 namespace isthmus {
@@ -40,7 +42,7 @@ std::vector<backend::PeerRow> Site::peers() const {
 }
 
 void Site::set_peers(std::vector<backend::PeerRow> peers) {
-  linked_.store(!peers.empty(), std::memory_order_relaxed);
+  linked_.store(expects_peers_ || !peers.empty(), std::memory_order_relaxed);
   const std::lock_guard lock(mutex_);
   peers_ = std::move(peers);
 }
@@ -52,6 +54,12 @@ std::vector<backend::SiteId> Site::peer_ids() const {
     if (peer.id != 0 && peer.state != kExpelledPeer) ids.push_back(peer.id);
   }
   return ids;
+}
+
+bool Site::has_expelled() const {
+  const std::lock_guard lock(mutex_);
+  return std::any_of(peers_.begin(), peers_.end(),
+                     [](const backend::PeerRow& peer) { return peer.state == kExpelledPeer; });
 }
 
 std::int64_t Site::clock_offset_of(backend::SiteId site) const {

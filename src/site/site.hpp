@@ -65,11 +65,14 @@ class Site {
   void set_report(backend::UpkeepReport report);
 
   // The sites to which this one is linked, as the upkeep has read them.
+  // A site that is told of peers is linked before it has met any: nothing is forgotten that they may need.
   bool linked() const { return linked_.load(std::memory_order_relaxed); }
+  void expect_peers() { expects_peers_ = true; }
   std::vector<backend::PeerRow> peers() const;
   void set_peers(std::vector<backend::PeerRow> peers);
   /// Those that have been reached once and have not been away for too long.
   std::vector<backend::SiteId> peer_ids() const;
+  bool has_expelled() const;
   /// A peer's database clock minus ours, in milliseconds; 0 if unknown.
   std::int64_t clock_offset_of(backend::SiteId site) const;
   /// Below this version nothing new can arrive from any site.
@@ -101,6 +104,7 @@ class Site {
   backend::UpkeepReport report_;
   std::vector<backend::PeerRow> peers_;
   std::atomic<bool> linked_{false};
+  bool expects_peers_ = false;  // before the threads start
   std::atomic<backend::Version> stable_{0};
   Stats stats_;
 };

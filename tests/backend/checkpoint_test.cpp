@@ -82,6 +82,18 @@ class Checkpoint : public ::testing::TestWithParam<const char*> {
 INSTANTIATE_TEST_SUITE_P(Places, Checkpoint, ::testing::ValuesIn(kPlaces),
                          [](const auto& place) { return std::string(place.param); });
 
+TEST_P(Checkpoint, GivesUpADeadlineThatHasBeenForgotten) {
+  StoredKey key = string_key("k", "v", 5);
+  key.expire_at = 1'000'000;
+  key.expire_version = 7;
+  write({{key}, {}});
+  // PERSIST, and then the register was forgotten, since nobody can miss it.
+  key.expire_at.reset();
+  key.expire_version = key.expire_site = 0;
+  write({{key}, {}});
+  EXPECT_THAT(brief_keys(stored()), ElementsAre("0 k string v 5 5 -@0"));
+}
+
 TEST_P(Checkpoint, GivesBackEveryColumn) {
   StoredKey key = string_key(std::string("k\0\xff", 3), std::string("v\0\xfe", 3), 5, 15);
   key.version = 6;

@@ -1,8 +1,13 @@
-// To be preloaded (ld.so(8)): the process sees the wall clock with an offset that somebody else sets while it runs. Its monotonic
-// clock stays true. tests/chaos/run compiles this.
+// To be preloaded (ld.so(8)): the process sees the wall clock with an offset that somebody else sets while it
+// runs. Its monotonic clock stays true. tests/chaos/run compiles this.
 //
-// libfaketime would do, but it allocates memory when it is first asked, and jemalloc asks for the time when memory is
-// first allocated.
+// libfaketime would do, but it allocates memory when it is first asked, and jemalloc asks for the time when
+// memory is first allocated.
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <ctime>
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -10,14 +15,10 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#include <atomic>
-#include <cstdint>
-#include <cstdlib>
-#include <ctime>
-
 namespace {
 
-// Nanoseconds; in a file that ISTHMUS_TEST_CLOCK names (8 bytes, in the machine's order), which processes map.
+// Nanoseconds; in a file that ISTHMUS_TEST_CLOCK names (8 bytes, in the machine's order), which processes
+// map.
 std::atomic<std::int64_t>* offset = nullptr;
 
 constexpr std::int64_t kSecond = 1'000'000'000;

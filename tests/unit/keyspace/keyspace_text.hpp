@@ -36,8 +36,8 @@ inline std::string text_of(Keyspace& keyspace, std::uint8_t db = 0, std::int64_t
 }
 
 /// Folds a row of the site with that number (0 is the own site).
-inline void fold_row(Keyspace& keyspace, const backend::Row& row) {
-  keyspace.fold(row, hash_name(row.key), keyspace.site_index(row.site));
+inline FoldResult fold_row(Keyspace& keyspace, const backend::Row& row) {
+  return keyspace.fold(row, hash_name(row.key), keyspace.site_index(row.site));
 }
 
 }  // namespace isthmus

@@ -29,8 +29,8 @@ class NetChangeTest : public testing::Test {
  protected:
   NetChangeTest() { keyspace_.set_site(1); }
   void fold(const Row& r) {
-    change_.before(keyspace_, Key(r.db, r.key), 0);
-    fold_row(keyspace_, r);
+    const FoldResult result = fold_row(keyspace_, r);
+    if (result.won) change_.changed(Key(r.db, r.key), result.existed);
   }
   std::multiset<std::string> told() {
     std::multiset<std::string> events;
