@@ -7,7 +7,7 @@ import { documentationChecks } from "./documentation.mjs";
 import { accepts, chart, helm, helms, render, run, scratch, valuesFile, valueSets } from "./helm.mjs";
 import { manifestChecks } from "./manifests.mjs";
 import { bySchema, byType } from "./strict.mjs";
-import { parse } from "yaml";
+import { parse, parseAllDocuments } from "yaml";
 
 // The oldest that the chart allows, one on each side of the sleep action, and the newest that is known here.
 const KUBES = ["1.27.0", "1.29.5", "1.30.0", "1.34.0"];
@@ -58,6 +58,15 @@ await check("the chart can be packaged and installed from the package", () => {
     const [file] = fs.readdirSync(folder);
     assert.ok(helm(which, "template", "rel", path.join(folder, file)).ok);
   }
+});
+await check("a new version of the chart alone restarts nothing", () => {
+  const pods = (version) => {
+    const folder = path.join(scratch, version);
+    assert.ok(helm("helm4", "package", chart, "-d", folder, "--version", version).ok);
+    const done = helm("helm4", "template", "rel", path.join(folder, `isthmus-${version}.tgz`), "-f", valuesFile({ auth: { password: "x" } }));
+    return parseAllDocuments(done.output).map((document) => document.toJS()).find((d) => d?.kind === "StatefulSet").spec.template;
+  };
+  assert.deepEqual(pods("1.0.0"), pods("2.0.0"));
 });
 
 title("Strict validation");

@@ -78,6 +78,8 @@ export const manifestChecks = {
     const of = (kube) => container(render({ postgresql }, { kube })).lifecycle.preStop;
     assert.deepEqual(of("1.29.9"), { exec: { command: ["sleep", "5"] } });
     assert.deepEqual(of("1.30.0-gke.100"), { sleep: { seconds: 5 } });
+    // Before 1.33 a sleep of 0 s is refused.
+    assert.equal(container(render({ postgresql, drainDelaySeconds: 0 })).lifecycle, undefined);
   },
 
   "liveness does not depend on PostgreSQL, readiness does unless told"() {
@@ -129,14 +131,13 @@ export const manifestChecks = {
     assert.doesNotMatch(settings(open), /requirepass/);
   },
 
-  "a changed configuration, URL or password restarts the pods, a new chart or password of its own does not"() {
+  "a changed configuration, URL or password restarts the pods, a password that was made up does not"() {
     const annotations = (values) => workload(render(values)).spec.template.metadata.annotations;
     const base = annotations({ postgresql });
     assert.deepEqual(annotations({ postgresql }), base);
     assert.notEqual(annotations({ postgresql, config: { "log-level": "debug" } })["checksum/config"], base["checksum/config"]);
     assert.notEqual(annotations({ postgresql: { url: "postgresql://other/x" } })["checksum/secret"], base["checksum/secret"]);
     assert.notEqual(annotations({ postgresql, auth: { password: "x" } })["checksum/secret"], base["checksum/secret"]);
-    assert.ok(!JSON.stringify(workload(render({ postgresql })).spec.template.metadata.labels).includes("helm.sh/chart"));
   },
 
   "options of the server: text is quoted, whole numbers stay whole"() {

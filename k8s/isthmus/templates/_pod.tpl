@@ -11,7 +11,7 @@ metadata:
     {{- end }}
   annotations:
     kubectl.kubernetes.io/default-container: isthmus
-    checksum/config: {{ include (print $.Template.BasePath "/configmap.yaml") . | sha256sum }}
+    checksum/config: {{ include "isthmus.config" . | sha256sum }}
     {{- if or .Values.postgresql.url .Values.auth.password }}
     # Of what the values say only: a password that was made up is another one each time that nobody looks it up.
     checksum/secret: {{ printf "%s %s" .Values.postgresql.url .Values.auth.password | sha256sum }}
@@ -96,8 +96,10 @@ spec:
           path: {{ .Values.readinessProbe.path }}
           port: http
         {{- toYaml (omit .Values.readinessProbe "path") | nindent 8 }}
+      {{- with include "isthmus.lifecycle" . }}
       lifecycle:
-        {{- include "isthmus.lifecycle" . | nindent 8 }}
+        {{- . | nindent 8 }}
+      {{- end }}
       resources:
         {{- toYaml .Values.resources | nindent 8 }}
       securityContext:
@@ -115,7 +117,7 @@ spec:
 {{- define "isthmus.lifecycle" -}}
 {{- if .Values.lifecycle }}
 {{- toYaml .Values.lifecycle }}
-{{- else -}}
+{{- else if .Values.drainDelaySeconds -}}
 preStop:
   {{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}
   sleep:
@@ -124,6 +126,36 @@ preStop:
   exec:
     command: ["sleep", {{ .Values.drainDelaySeconds | toString | quote }}]
   {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The server's config file. Its checksum is of this alone: the ConfigMap's labels change with the chart's version. */}}
+{{- define "isthmus.config" -}}
+# Passwords and URLs are not here but in Secrets.
+bind = {{ .Values.bind | quote }}
+port = {{ if include "isthmus.hasPlainPort" . }}{{ .Values.port }}{{ else }}0{{ end }}
+http-port = {{ .Values.httpPort }}
+{{- if not (include "isthmus.usesPostgresql" .) }}
+backend = "sqlite:/data/isthmus.db"
+{{- end }}
+{{- with .Values.site.name }}
+site = {{ . | quote }}
+{{- end }}
+{{- if .Values.auth.enabled }}
+requirepass-file = "/etc/isthmus/auth/password"
+{{- end }}
+{{- if .Values.tls.enabled }}
+tls-port = {{ .Values.tls.port }}
+tls-cert-file = "/etc/isthmus/tls/tls.crt"
+tls-key-file = "/etc/isthmus/tls/tls.key"
+{{- if ne (include "isthmus.tlsAuthClients" .) "no" }}
+tls-ca-cert-file = "/etc/isthmus/tls/ca.crt"
+{{- end }}
+tls-auth-clients = {{ include "isthmus.tlsAuthClients" . | quote }}
+{{- end }}
+{{- range $name, $value := .Values.config }}
+{{- /* Helm reads numbers as floating point, which it would write as 1e+06. */}}
+{{ $name }} = {{ if kindIs "string" $value }}{{ $value | quote }}{{ else }}{{ int64 $value }}{{ end }}
 {{- end }}
 {{- end -}}
 
