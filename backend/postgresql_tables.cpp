@@ -247,9 +247,9 @@ UPDATE isthmus.progress SET site = (SELECT id FROM isthmus.site);
 
 // One may be left of a schema that somebody has dropped. It is never dropped and made anew: a slot that has
 // seen it fails for ever then.
-// What a site has copied from another one stays there, its own rows too: they would arrive as if they had just
-// happened. The columns of isthmus_link are those of the oldest version that may be at its other end: a column is added
-// everywhere before it is published.
+// What a site has copied from another one stays there, its own rows too: they would arrive as if they had
+// just happened. The columns of isthmus_link are those of the oldest version that may be at its other end: a
+// column is added everywhere before it is published.
 constexpr const char* kPublicationsSql = R"sql(
 DO $$
 DECLARE
@@ -326,7 +326,7 @@ WITH
       FROM isthmus.field h LEFT JOIN isthmus.entry e ON e.db = h.db AND e.key = h.key
         LEFT JOIN flushed f ON f.db = h.db LEFT JOIN touched t ON t.db = h.db AND t.key = h.key
       WHERE NOT h.deleted AND (h.version, h.site) >= (coalesce(e.cut_version, 0), coalesce(e.cut_site, 0))
-        AND (e.type IS DISTINCT FROM 'string' OR (h.version, h.site) > (e.version, e.site))
+        AND (coalesce(e.type, 'hash') = 'hash' OR (h.version, h.site) > (e.version, e.site))
         AND ARRAY[h.version, h.site] >= coalesce(f.stamp, '{0,0}') AND t.key IS NULL
   ),
   counts AS (
@@ -345,7 +345,9 @@ WITH
            ARRAY[version, site] AS stamp
       FROM touched JOIN isthmus.entry USING (db, key) WHERE type <> 'none' AND NOT (totals IS NOT NULL AND value IS NULL)
     UNION ALL
-    SELECT db, key, 'cut', NULL, NULL, NULL, ARRAY[cut_version, cut_site]
+    SELECT db, key, 'cut', NULL, NULL, NULL,
+           CASE WHEN type = 'none' THEN greatest(ARRAY[version, site], ARRAY[cut_version, cut_site])
+                ELSE ARRAY[cut_version, cut_site] END
       FROM touched JOIN isthmus.entry USING (db, key)
     UNION ALL
     SELECT db, key, 'deadline', NULL, NULL, expire_at, ARRAY[expire_version, expire_site]

@@ -435,13 +435,15 @@ void FeedReader::fold_group() {
   }
 }
 
-FoldResult FeedReader::fold_row(const Row& row) {
+FeedReader::Result FeedReader::fold_row(const Row& row) {
   const Key key(row.db, row.key);
   const bool fresh = !row.copied && is_fresh(HybridClock::milliseconds(row.version), row.site);
   if (row.kind == RowKind::flush) {
     keyspace_.touch_database(row.db);
   }
-  const FoldResult result = keyspace_.fold(row, key.hash, keyspace_.site_index(row.site));
+  Result result{keyspace_.fold(row, key.hash, keyspace_.site_index(row.site))};
+  result.dead_on_arrival =
+      result.exists && row.kind != RowKind::flush && keyspace_.find(key, wall_clock_ms()) == nullptr;
   if (!fresh && result.won && row.kind != RowKind::flush) late_[row.site].keys.changed(key, result.existed);
   if (const auto late = late_.find(row.site); late != late_.end()) late->second.fresh = fresh;
   if (result.lost_version != 0) count_conflict(row, result.lost_version);
@@ -481,9 +483,12 @@ void FeedReader::publish(const Row& row) {
 
 // Whether the row did here what its event says. Another row may have won, or the key may have been gone.
 bool FeedReader::deserves(std::string_view event, std::size_t index) const {
-  const FoldResult& result = results_[index];
-  if (event == "del" || event == "expired") return result.existed && !result.exists;
+  const Result& result = results_[index];
+  const bool says_gone = event == "del" || event == "expired" || event == "rename_from";
+  if (says_gone) return result.existed && !result.exists;
   if (!result.existed && !result.exists) return false;
+  // That it has expired is told elsewhere, and must be the last word.
+  if (result.dead_on_arrival) return false;
   // A command's event stands at its last row of the key, and any of them may be the one that won.
   const Row row = group_[index];
   for (std::size_t i = 0; i <= index; ++i) {

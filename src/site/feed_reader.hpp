@@ -80,6 +80,10 @@ class FeedReader final : private backend::FeedSink {
   bool has_seen(backend::OriginId origin, backend::Seq seq) const;
 
  private:
+  /// What folding a row did.
+  struct Result : FoldResult {
+    bool dead_on_arrival = false;  ///< the key is there, and its deadline has passed
+  };
   void row(const backend::Row& row) override;
   void inbox(const backend::InboxRow& row) override;
   void reached(backend::Position position) override;
@@ -106,7 +110,7 @@ class FeedReader final : private backend::FeedSink {
   void note_seen(const backend::Row& row);
   void count_conflict(const backend::Row& row, backend::Version lost);
   void follow_links();
-  FoldResult fold_row(const backend::Row& row);
+  Result fold_row(const backend::Row& row);
   std::int64_t clock_offset_of(backend::SiteId site) const;
   void tell_applied();
   void apply_group();
@@ -134,7 +138,7 @@ class FeedReader final : private backend::FeedSink {
   Reach reach_;
   boost::unordered_flat_set<backend::OriginId> own_;  // this server as a source of messages, and its leases
   backend::RowBatch group_;                           // rows of a group that has not ended
-  std::vector<FoldResult> results_;                   // of the group's rows
+  std::vector<Result> results_;                       // of the group's rows
   /// Keys of rows that came too late for events of their own, by the site of the rows.
   struct Late {
     NetChange keys;

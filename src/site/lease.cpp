@@ -45,6 +45,7 @@ void Lease::tick() {
           recover();
         } else if (log_went_back_.load()) {
           repair_log();
+          renew();
         } else if (now >= next_beat_) {
           next_beat_ = now + kBeatPeriod;
           log_.beat(lease_.load());

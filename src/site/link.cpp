@@ -224,11 +224,12 @@ void Link::fetch_own_rows(const backend::Reaches& theirs) {
     if (reach.site != own) continue;
     const auto known = ours.find(origin);
     const Seq last = known == ours.end() ? 0 : known->second.last;
-    if (reach.last <= last) continue;
+    if (reach.last <= last || reach.last <= fetched_[origin]) continue;
     log_warning("This site's database lacks rows that it once had; a peer still has them",
                 {{"peer", row_.name}, {"rows", reach.last - last}});
+    fetched_[origin] = reach.last;
     if (fetch(own, origin, last + 1, reach.last)) continue;
-    copy_state("the peer has rows of ours that we have lost");
+    copy_state("the peer has rows of ours that we have lost", true);
     return;
   }
 }

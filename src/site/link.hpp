@@ -5,6 +5,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -78,7 +79,8 @@ class Link {
   bool is_expelled() const { return row_.state == kExpelledPeer; }
   void expel_if_silent();
   // link_copy.cpp
-  void copy_state(const std::string& why);
+  /// With `own_rows` also rows of this site that its own database may have lost.
+  void copy_state(const std::string& why, bool own_rows = false);
 
   LinkParts parts_;
   backend::PeerRow row_;
@@ -86,6 +88,7 @@ class Link {
   std::unique_ptr<backend::Peer> peer_;
   Clock::time_point next_compare_, next_save_, next_own_, idle_since_;
   std::string said_state_, said_detail_;
+  std::map<backend::OriginId, backend::Seq> fetched_;  // of this site's own rows: what the peer could give
   std::mutex mutex_;
   std::condition_variable stop_asked_;
   bool stopping_ = false;

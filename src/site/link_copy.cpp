@@ -52,7 +52,8 @@ class Frozen {
 // The state of a peer, and what of it goes into our log.
 class PeerState {
  public:
-  PeerState(const LinkParts& parts, SiteId peer) : parts_(parts), peer_(peer), reach_(peer) {
+  PeerState(const LinkParts& parts, SiteId peer, bool own_rows)
+      : parts_(parts), peer_(peer), own_rows_(own_rows), reach_(peer) {
     state_.set_site(parts.site.log().site());
     state_.set_hash_limits(parts.keyspace.hash_limits());
     state_.set_linked(true);
@@ -65,7 +66,7 @@ class PeerState {
     keys_ = loader.keys() + loader.rows();
   }
 
-  // What this site's own frontier covers is here already, or was deleted.
+  // What this site's own frontier covers is here already, or was deleted. So are its own rows.
   void copy(const Frontier& known, CopiedRows& rows, const std::function<void(std::uint64_t)>& progress) {
     for (std::size_t shard = 0; shard < kShards; ++shard) {
       for (const auto& [db, name] : keys_of(state_, shard)) copy_key(Key(db, name), known, rows);
@@ -107,8 +108,8 @@ class PeerState {
   void copy_key(const Key& key, const Frontier& known, CopiedRows& rows) {
     backend::RowBatch batch;
     copy_rows(state_, key, [&](const Row& row) {
-      if (row.site == parts_.site.log().site() || row.version > covered_of(known, row.site))
-        batch.append(row);
+      const bool own = row.site == parts_.site.log().site();
+      if (own ? own_rows_ : row.version > covered_of(known, row.site)) batch.append(row);
     });
     for (std::size_t i = 0; i < batch.size(); ++i) {
       Row row = batch[i];
@@ -148,6 +149,7 @@ class PeerState {
 
   LinkParts parts_;
   const SiteId peer_;
+  const bool own_rows_;
   Keyspace state_;
   Reach reach_;
   backend::Reaches reaches_;
@@ -158,7 +160,7 @@ class PeerState {
 
 // The slot first, so that what is committed after the copy comes in the stream; the repeats in between are
 // dropped by their seq.
-void Link::copy_state(const std::string& why) {
+void Link::copy_state(const std::string& why, bool own_rows) {
   const auto begin = Clock::now();
   say("seeding", why);
   save();
@@ -166,7 +168,7 @@ void Link::copy_state(const std::string& why) {
   peer_->drop_slots({});
   const std::string slot = peer_->create_slot();
   const Frozen frozen(parts_.freeze);
-  PeerState state(parts_, row_.id);
+  PeerState state(parts_, row_.id, own_rows);
   state.read(*peer_);
   CopiedRows rows(*links_, parts_.journal.lease_stamp().lease);
   auto next_line = Clock::now() + kProgress;
