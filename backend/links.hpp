@@ -59,9 +59,9 @@ struct PeerSlot {
 
 /// How far a database has the rows of an origin.
 struct OriginReach {
-  SiteId site = 0;
-  Seq last = 0;  ///< the highest seq that it has or had
-  Seq cut = 0;   ///< up to here rows may be gone from the log
+  SiteId site = 0;  ///< 0: nobody knows, or an origin of copied rows, which may be of several sites
+  Seq last = 0;     ///< the highest seq that it has or had
+  Seq cut = 0;      ///< up to here rows may be gone from the log
 };
 using Reaches = std::map<OriginId, OriginReach>;
 

@@ -255,7 +255,7 @@ bool flush_keys(PgConnection& connection, FlushProgress& progress) {
   return more;
 }
 
-/// The sites of the origins of `vector` whose site the progress does not know, as the log behind the
+/// The sites of the origins of `vector` of which the progress says nothing, as the log behind the
 /// checkpoint tells: by their rows, or by a row of kind reach that names them. 0 where it tells nothing.
 std::map<OriginId, SiteId> find_sites(PgConnection& connection, const Vector& vector) {
   std::map<OriginId, SiteId> unknown;
@@ -264,8 +264,9 @@ std::map<OriginId, SiteId> find_sites(PgConnection& connection, const Vector& ve
   for (int i = 0; i < known.rows(); ++i) unknown.erase(known.integer(i, 0));
   if (unknown.empty()) return unknown;
   const PgResult found = connection.exec(
-      "SET LOCAL enable_seqscan = on; SELECT origin, max(site) FROM isthmus.log WHERE arrived >= (SELECT "
-      "covered_from FROM isthmus.site) AND kind <> 'reach' GROUP BY origin UNION ALL "
+      "SET LOCAL enable_seqscan = on; SELECT origin, max(site) FILTER (WHERE NOT copied) FROM isthmus.log "
+      "WHERE arrived >= (SELECT "
+      "covered_from FROM isthmus.site) GROUP BY origin UNION ALL "
       "SELECT split_part(part, '=', 1)::bigint, site FROM isthmus.log, "
       "regexp_split_to_table(convert_from(value, 'UTF8'), ' +') AS part WHERE kind = 'reach' AND arrived >= "
       "(SELECT covered_from FROM isthmus.site) AND part ~ '^[0-9]+='");
@@ -368,7 +369,8 @@ void put_mark(PgConnection& connection, const CheckpointMark& mark, std::chrono:
   }
   connection.exec(
       "INSERT INTO isthmus.progress AS p (origin, seq, site) SELECT * FROM unnest($1, $2, $3) ON CONFLICT "
-      "(origin) DO UPDATE SET seq = excluded.seq, site = coalesce(p.site, excluded.site), updated_at = now() "
+      "(origin) DO UPDATE SET seq = excluded.seq, site = coalesce(nullif(p.site, 0), excluded.site), "
+      "updated_at = now() "
       "WHERE excluded.seq > p.seq",
       PgParams().add(origins).add(seqs).add(sites));
   put_flushes(connection, mark.flushes);

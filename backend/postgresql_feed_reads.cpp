@@ -207,8 +207,8 @@ std::vector<FeedReads::Beyond> FeedReads::look_beyond(const Vector& known, const
   const std::vector<std::pair<OriginId, Seq>> origins(known.begin(), known.end());
   const std::string sql =
       "SELECT l.origin, max(l.seq), min(l.seq) FILTER (WHERE l.seq > coalesce(k.known, 0)), "
-      "min(l.arrived) FILTER (WHERE l.seq > coalesce(k.known, 0)), max(l.site) FROM isthmus.log l LEFT "
-      "JOIN " +
+      "min(l.arrived) FILTER (WHERE l.seq > coalesce(k.known, 0)), max(l.site) FILTER (WHERE NOT l.copied) "
+      "FROM isthmus.log l LEFT JOIN " +
       origins_relation(origins) + " ON k.origin = l.origin WHERE l.arrived >= " + connection_.literal(since) +
       "::timestamptz GROUP BY l.origin ORDER BY 4, 1";
   const PgResult rows = connection_.exec(sql);
@@ -217,7 +217,7 @@ std::vector<FeedReads::Beyond> FeedReads::look_beyond(const Vector& known, const
     const OriginId origin = rows.integer(i, 0);
     Seq& last = last_seqs_[origin];
     last = std::max(last, static_cast<Seq>(rows.integer(i, 1)));
-    sites_[origin] = rows.integer(i, 4);
+    if (!rows.is_null(i, 4)) sites_[origin] = rows.integer(i, 4);
     if (!rows.is_null(i, 2))
       beyond.push_back({static_cast<Seq>(rows.integer(i, 2)), rows.string(i, 3), origin});
   }
@@ -317,8 +317,8 @@ bool FeedReads::read_rows(OriginId origin, Seq from, Seq to, LoadSink& sink) {
 Reaches read_reaches(PgConnection& connection) {
   const PgResult rows = connection.exec(
       "SELECT coalesce(l.origin, p.origin), coalesce(l.site, p.site, 0), greatest(l.last, p.seq, p.cut), "
-      "coalesce(p.cut, 0) FROM (SELECT origin, max(site) AS site, max(seq) AS last FROM isthmus.log "
-      "WHERE arrived >= (SELECT covered_from FROM isthmus.site) GROUP BY origin) l "
+      "coalesce(p.cut, 0) FROM (SELECT origin, max(site) FILTER (WHERE NOT copied) AS site, max(seq) AS last "
+      "FROM isthmus.log WHERE arrived >= (SELECT covered_from FROM isthmus.site) GROUP BY origin) l "
       "FULL JOIN isthmus.progress p ON p.origin = l.origin");
   Reaches reaches;
   for (int i = 0; i < rows.rows(); ++i) {

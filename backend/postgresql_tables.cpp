@@ -182,7 +182,7 @@ COMMENT ON COLUMN isthmus.log.total IS 'What that lease has added to the base so
 COMMENT ON COLUMN isthmus.entry.totals IS
 'Of a string that sites count on, to be added to value: lease=total@version,site,base_version,base_site of each lease';
 COMMENT ON COLUMN isthmus.field.totals IS 'As that of entry';
-COMMENT ON COLUMN isthmus.progress.site IS 'Whose origin it is; 0 or NULL: not known';
+COMMENT ON COLUMN isthmus.progress.site IS 'Whose origin it is; 0 or NULL: not known, or one of copied rows, which may be of several sites';
 COMMENT ON COLUMN isthmus.site.name IS 'What people call this site; NULL if nobody has named it';
 )sql";
 
@@ -370,7 +370,7 @@ WITH
     SELECT db, key, 'cut', NULL, NULL, NULL, stamp FROM tail WHERE kind IN ('set', 'del')
     UNION ALL
     SELECT db, key, 'deadline', NULL, NULL, CASE WHEN kind IN ('set', 'expire') THEN expire_at END, stamp
-      FROM tail WHERE kind IN ('set', 'del', 'expire', 'hcreate')
+      FROM tail WHERE kind IN ('set', 'expire', 'hcreate') OR (kind = 'del' AND NOT copied)
   ),
   winner AS (
     SELECT DISTINCT ON (db, key, what, field) * FROM fact ORDER BY db, key, what, field, stamp DESC

@@ -199,7 +199,8 @@ bool PostgresqlUpkeep::record_cut(PgConnection& connection, OriginId lease, cons
   connection.set_statement_wait(kScanWait);
   const PgResult rows = connection.exec(
       "SELECT l.origin, l.last, coalesce(l.last_state > coalesce(p.seq, 0), false), l.site FROM ("
-      "SELECT origin, max(site) AS site, max(seq) AS last, max(seq) FILTER (WHERE kind NOT IN " +
+      "SELECT origin, max(site) FILTER (WHERE NOT copied) AS site, max(seq) AS last, max(seq) FILTER (WHERE "
+      "kind NOT IN " +
           std::string(kMessageKinds) + ") AS last_state FROM " + partition +
           " GROUP BY origin) l LEFT JOIN isthmus.progress p ON p.origin = l.origin",
       PgParams());
@@ -209,14 +210,18 @@ bool PostgresqlUpkeep::record_cut(PgConnection& connection, OriginId lease, cons
     if (rows.boolean(i, 2)) return false;
     origins.add(rows.integer(i, 0));
     seqs.add(rows.integer(i, 1));
-    sites.add(rows.integer(i, 3));
+    if (rows.is_null(i, 3)) {
+      sites.add_null();
+    } else {
+      sites.add(rows.integer(i, 3));
+    }
   }
   write_under_lease(connection, lease, [&] {
     connection.exec(
         "INSERT INTO isthmus.progress AS p (origin, seq, cut, site) SELECT o, s, s, i FROM unnest($1, $2, "
         "$3) "
         "AS gone (o, s, i) ON CONFLICT (origin) DO UPDATE SET cut = greatest(p.cut, excluded.cut), "
-        "seq = greatest(p.seq, excluded.seq), site = excluded.site",
+        "seq = greatest(p.seq, excluded.seq), site = coalesce(excluded.site, p.site)",
         PgParams().add(origins).add(seqs).add(sites));
   });
   return true;
@@ -234,10 +239,11 @@ void PostgresqlUpkeep::clean_default_partition(PgConnection& connection, OriginI
         "AND (d.seq <= p.seq OR d.kind IN " +
             std::string(kMessageKinds) + ") LIMIT " + std::to_string(kDefaultRows) +
             "), gone AS (DELETE FROM isthmus.log_default d USING old WHERE d.ctid = old.ctid RETURNING "
-            "d.origin, d.seq, d.site) "
+            "d.origin, d.seq, d.site, d.copied) "
             "INSERT INTO isthmus.progress AS p (origin, seq, cut, site) SELECT origin, max(seq), max(seq), "
-            "max(site) FROM gone GROUP BY origin ON CONFLICT (origin) DO UPDATE SET cut = greatest(p.cut, "
-            "excluded.cut), seq = greatest(p.seq, excluded.seq), site = excluded.site",
+            "max(site) FILTER (WHERE NOT copied) FROM gone GROUP BY origin ON CONFLICT (origin) DO UPDATE "
+            "SET cut = greatest(p.cut, "
+            "excluded.cut), seq = greatest(p.seq, excluded.seq), site = coalesce(excluded.site, p.site)",
         PgParams().add(retention_.count()));
   });
   measure(connection);

@@ -465,6 +465,7 @@ TEST(PostgresqlLinksTest, AppendsOnlyUnderTheLease) {
               HasSubstr("taken the lease"));
   EXPECT_EQ(a.integer("SELECT count(*) FROM isthmus.log WHERE copied AND site = 99"), 1);
   EXPECT_EQ(a.links->reaches()[kOrigin].last, 4U) << "the session goes on";
+  EXPECT_EQ(a.links->reaches()[kOrigin].site, 0) << "an origin of copied rows is nobody's";
 }
 
 TEST(PostgresqlLinksTest, RemembersItsPeersAndItsName) {

@@ -226,11 +226,15 @@ TEST_F(PostgresqlLogTest, KeepsTheMarkOfTheCheckpoint) {
   elsewhere.origin = 77;
   Row reach = make_row(2, RowKind::reach, "", "", "78=9 79=1");
   reach.site = 9;
+  reach.origin = 80;
+  reach.copied = true;
   append({make_row(1, RowKind::set, "k", "", "v"), reach, elsewhere});
-  log_->put_mark(
-      {{{kOrigin, 2}, {77, 4}, {78, 9}, {5, 5}}, {{0, 10, 7}, {3, 11, 8}}, {{7, 8, 100}, {8, 7, 90}}});
+  log_->put_mark({{{kOrigin, 2}, {77, 4}, {78, 9}, {5, 5}, {80, 2}},
+                  {{0, 10, 7}, {3, 11, 8}},
+                  {{7, 8, 100}, {8, 7, 90}}});
   EXPECT_THAT(database_.sql("SELECT origin, seq, site FROM isthmus.progress ORDER BY 1"),
-              ElementsAre("5|5|0", "77|4|8", "78|9|9", "1000|2|7"));
+              ElementsAre("5|5|0", "77|4|8", "78|9|9", "80|2|0", "1000|2|7"))
+      << "a copy may have rows of several sites";
   log_->put_mark({{{kOrigin, 2}}, {{3, 12, 8}}, {{7, 8, 99}, {8, 7, 91}}});
   EXPECT_THAT(database_.sql("SELECT * FROM isthmus.flush"), ElementsAre("3|12|8")) << "replaced";
   EXPECT_THAT(database_.sql("SELECT * FROM isthmus.frontier ORDER BY 1"), ElementsAre("7|8|100", "8|7|91"))
@@ -245,7 +249,7 @@ TEST_F(PostgresqlLogTest, KeepsTheMarkOfTheCheckpoint) {
   } sink;
   PgConnection connection(database_.url());
   FeedReads(connection).read_state(sink);
-  EXPECT_EQ(sink.sites, (std::map<OriginId, SiteId>{{5, 0}, {77, 8}, {78, 9}, {kOrigin, 7}}));
+  EXPECT_EQ(sink.sites, (std::map<OriginId, SiteId>{{5, 0}, {77, 8}, {78, 9}, {80, 0}, {kOrigin, 7}}));
   ASSERT_EQ(sink.flushes.size(), 1U);
   EXPECT_EQ(sink.flushes[0].version, 12U);
   EXPECT_EQ(sink.frontiers.size(), 2U);
