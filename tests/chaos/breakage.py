@@ -59,12 +59,11 @@ def plan(seed, count, sites, mean_gap, kinds):
     ordinary = [kind for kind in kinds if KINDS[kind][0]]
     chosen = dice.choices(ordinary, [KINDS[kind][0] for kind in ordinary], k=count) if ordinary else []
     restored = dice.randrange(sites)
-    for kind, share in reversed(PLACES):
-        if kind not in kinds or not count:
-            continue
-        rounds = max(1, count // LONG_PLAN) if kind != "join" else 1
-        for turn in reversed(range(rounds)):
-            chosen.insert(int((turn + share) * count / rounds), kind)
+    rounds = max(1, count // (LONG_PLAN if ordinary else len(PLACES)))
+    special = [((turn + share) * count / rounds, kind) for kind, share in PLACES if kind in kinds and count
+               for turn in range(1 if kind == "join" else rounds)]
+    for already, (place, kind) in enumerate(sorted(special)):
+        chosen.insert(int(place) + already, kind)
     faults = []
     for number, kind in enumerate(chosen, 1):
         _, shortest, longest, _ = KINDS[kind]
