@@ -5,6 +5,7 @@
 BUILD_PACKAGES=(
   cmake g++ ninja-build pkg-config
   libboost1.81-dev libcli11-dev libjemalloc-dev libpq-dev libspdlog-dev libsqlite3-dev libxxhash-dev
+  prometheus-cpp-dev
 )
 
 # For ./run postgres: the database server, which brings psql along, and redis-cli for the lines that it prints.

@@ -217,6 +217,16 @@ void set_keyspace_events(Config& config, const std::string& text) {
   config.notify_keyspace_events = text;
 }
 
+void set_http_port(Config& config, const std::string& text) {
+  config.http_port = static_cast<std::uint16_t>(whole_number(text, 0, 65535));
+}
+
+void set_http_bind(Config& config, const std::string& text) {
+  Config with;
+  set_bind(with, text);
+  config.http_bind = with.bind;
+}
+
 void set_log_level(Config& config, const std::string& text) {
   const auto level = log_level_from_name(text);
   if (!level) throw BadConfig("'" + text + "' is none of trace, debug, info, warning, error");
@@ -334,6 +344,9 @@ std::vector<OptionSpec> resource_options() {
 std::vector<OptionSpec> observe_options() {
   const std::string group = "Watching it";
   return {
+      {"http-port", "N", group, "HTTP port of /healthz, /readyz and /metrics; 0 takes any\nfree one [none]",
+       set_http_port},
+      {"http-bind", "ADDR,...", group, "addresses of that port [as --bind]", set_http_bind},
       {"log-level", "LEVEL", group, "trace, debug, info, warning or error [info]", set_log_level},
       {"log-format", "FORMAT", group, "text, or json with one object a line [text]", set_log_format},
       {"log-file", "FILE", group, "append log lines to this file [stderr]", set_log_file},

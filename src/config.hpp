@@ -64,6 +64,9 @@ struct Config {
   std::int64_t slowlog_log_slower_than_us = 10'000;  ///< negative means no slow log
   std::uint32_t slowlog_max_len = 128;
 
+  std::optional<std::uint16_t> http_port;  ///< of probes and metrics; 0 means any free port; nothing: none
+  std::vector<std::string> http_bind;      ///< where it listens; empty: as `bind`
+
   std::string config_file;  ///< where part of this came from; empty if nowhere
 };
 

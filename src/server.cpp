@@ -14,8 +14,10 @@
 #include "backend/log.hpp"
 #include "src/command/call.hpp"
 #include "src/command/expirer.hpp"
+#include "src/command/metrics.hpp"
 #include "src/membership.hpp"
 #include "src/net/client_table.hpp"
+#include "src/net/http_server.hpp"
 #include "src/net/io_thread.hpp"
 #include "src/net/listener.hpp"
 #include "src/observe/logging.hpp"
@@ -86,6 +88,7 @@ class Server::Parts {
   explicit Parts(const Config& given)
       : config_(given),
         listener_(context_, config_.bind, config_.port, static_cast<int>(config_.tcp_backlog)),
+        http_(make_http()),
         log_(backend::open_log(config_.backend, {std::chrono::seconds(config_.log_retention_s)})),
         site_(make_site()),
         journal_(*log_, clock_, site_.get()),
@@ -139,6 +142,7 @@ class Server::Parts {
     });
     sample();
     listener_.accept_for(services_, clients_, threads);
+    phase_.store(Phase::serving);
     log_info("Ready to accept connections", {{"port", listener_.port()},
                                              {"backend", log_->description()},
                                              {"threads", config_.threads},
@@ -150,6 +154,33 @@ class Server::Parts {
   std::uint16_t port() const { return listener_.port(); }
 
  private:
+  std::unique_ptr<HttpServer> make_http() {
+    if (!config_.http_port) return nullptr;
+    const auto& addresses = config_.http_bind.empty() ? config_.bind : config_.http_bind;
+    auto http = std::make_unique<HttpServer>(addresses, *config_.http_port,
+                                             [this](const std::string& path) { return answer_http(path); });
+    log_info("Probes and metrics are served", {{"http_port", http->port()}});
+    return http;
+  }
+
+  // On the HTTP server's thread. The other parts are there while the server serves or drains.
+  HttpReply answer_http(const std::string& path) {
+    const Phase phase = phase_.load();
+    if (path == "/healthz") return {.body = "ok\n"};
+    if (path == "/readyz") {
+      const std::string why = phase == Phase::starting   ? "the state is being loaded"
+                              : phase == Phase::draining ? "the server is ending"
+                                                         : not_ready_because(services_);
+      return why.empty() ? HttpReply{.body = "ready\n"} : HttpReply{.status = 503, .body = why + "\n"};
+    }
+    if (path == "/metrics") {
+      if (phase == Phase::starting) return {.status = 503, .body = "the state is being loaded\n"};
+      return {.type = "text/plain; version=0.0.4; charset=utf-8",
+              .body = metrics_text(services_, wall_clock_ms())};
+    }
+    return {.status = 404, .body = "there are /healthz, /readyz and /metrics\n"};
+  }
+
   // Where other servers find this one: as it was told, or where it listens.
   std::unique_ptr<Site> make_site() {
     backend::SharedLog* shared = log_->shared();
@@ -198,6 +229,7 @@ class Server::Parts {
   }
 
   bool stop() {
+    phase_.store(Phase::draining);
     listener_.close();
     expirer_.stop();
     if (member_ != nullptr) member_->prepare_stop();
@@ -210,6 +242,7 @@ class Server::Parts {
     for (const auto& thread : threads_) thread->close_all(deadline, [&] { closed.count_down(); });
     closed.wait();
     for (const auto& thread : threads_) thread->stop();
+    http_.reset();
     if (member_ != nullptr) member_->stop();
     if (all_committed) {
       log_info("Everything is in the log; good-bye");
@@ -224,6 +257,9 @@ class Server::Parts {
   const Config config_;
   boost::asio::io_context context_{1};
   Listener listener_;  // before the log: a taken port must not touch a database
+  enum class Phase : std::uint8_t { starting, serving, draining };
+  std::atomic<Phase> phase_{Phase::starting};
+  std::unique_ptr<HttpServer> http_;  // null unless there is a port for it
   std::unique_ptr<backend::Log> log_;
   HybridClock clock_;
   std::unique_ptr<Site> site_;  // null unless the log is shared

@@ -243,6 +243,7 @@ bool Journal::commit_gathered() {
 }
 
 bool Journal::append_committing() {
+  const auto begin = steady_clock::now();
   try {
     if (lease_keeper_ != nullptr) {
       lease_keeper_->append(committing_.rows, committing_.inbox);
@@ -256,6 +257,8 @@ bool Journal::append_committing() {
     set_available(false, error.what());
     return false;
   }
+  const auto took = steady_clock::now() - begin;
+  stats_.commit_time.add(static_cast<std::uint64_t>(std::chrono::nanoseconds(took).count()));
   set_available(true, {});
   return true;
 }

@@ -13,6 +13,7 @@
 
 #include "backend/shared_log.hpp"
 #include "src/keyspace/clock.hpp"
+#include "src/observe/histogram.hpp"
 #include "src/site/lease_history.hpp"
 
 namespace isthmus {
@@ -125,6 +126,7 @@ class Journal {
     std::atomic<std::uint64_t> rows{0};
     std::atomic<std::uint64_t> failures{0};
     std::atomic<std::uint64_t> checkpoints{0};
+    DurationHistogram commit_time;
     std::atomic<std::int64_t> last_checkpoint_ms{0};  ///< milliseconds since the Unix epoch
   };
   const Stats& stats() const { return stats_; }
