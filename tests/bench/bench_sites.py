@@ -56,6 +56,7 @@ class Pair:
                 server.start()
             for number in (0, 1):
                 self.arrives(self.servers[number], self.servers[1 - number], f"linked:{number}", LINK_SECONDS)
+            self.await_links()
         except BaseException:
             self.__exit__()
             raise
@@ -66,8 +67,17 @@ class Pair:
             server.__exit__()
         for cluster in self.clusters:
             cluster.remove()
+        self.stack.close()
         if self.network:
             self.network.stop()
+
+    def await_links(self):
+        """Until both servers call their link up: what arrives may be a copy of the state, which comes before the link."""
+        deadline = time.monotonic() + LINK_SECONDS
+        while not all(link_is_up(server) for server in self.servers):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"a link is not up after {LINK_SECONDS} s")
+            time.sleep(POLL_SECONDS * 10)
 
     def arrives(self, source, target, key, patience=ARRIVAL_SECONDS):
         """Sets a key at one server and waits until the other has it, and so everything before it; gives the time when that was."""
@@ -79,6 +89,11 @@ class Pair:
                     raise RuntimeError(f"what one site wrote did not reach the other in {patience} s")
                 time.sleep(POLL_SECONDS)
         return time.monotonic()
+
+
+def link_is_up(server):
+    with Client(server.port) as client:
+        return any(line.startswith("peer_") and ":state=up," in line for line in client.call("INFO", "sites").splitlines())
 
 
 def commands_done(server):
