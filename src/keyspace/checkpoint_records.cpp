@@ -99,6 +99,7 @@ void Keyspace::restore(const StoredKey& key) {
   if (known) {
     value = std::to_string(known->sum());
     if (!known->base) stands = known->highest_write();
+    if (!known->base && stands <= flushed(key.db)) stands = {};
   }
   Node* node = make_node(s.heap, key.key, value, type, stands.version,
                          stands.version == 0 ? SiteIndex{0} : site_index(stands.site));
@@ -143,7 +144,8 @@ void Keyspace::restore(const StoredField& field) {
     value = std::to_string(known->sum());
     const Registers registers = (*link)->registers();
     if (!known->base) stands = known->highest_write();
-    if (!known->base && stands <= Point{registers.cut_version, site_id(registers.cut_site)}) stands = {};
+    const Point cut{registers.cut_version, site_id(registers.cut_site)};
+    if (!known->base && stands <= std::max(cut, flushed(field.db))) stands = {};
     s.counters.make(field.db, field.key).fields[field.field] = std::move(*known);
     (*link)->counted = true;
   }

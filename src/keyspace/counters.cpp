@@ -60,8 +60,10 @@ Version Counter::highest_stamp() const {
   return highest;
 }
 
-bool Counter::drop_older(const Point& at) {
-  std::erase_if(totals, [&](const auto& entry) { return entry.second.base < at; });
+bool Counter::drop_older(const Point& at, bool inclusive) {
+  std::erase_if(totals, [&](const auto& entry) {
+    return entry.second.base < at || (inclusive && entry.second.base == at);
+  });
   return !totals.empty();
 }
 

@@ -49,8 +49,9 @@ struct Counter {
   Point highest_write() const;
   /// The highest version of a row in it.
   Version highest_stamp() const;
-  /// Forgets the totals whose base is older than `at`. False if none is left.
-  bool drop_older(const Point& at);
+  /// Forgets the totals whose base is older than `at` (or stands there, if `inclusive`). False if none is
+  /// left.
+  bool drop_older(const Point& at, bool inclusive = false);
   /// Puts a total in unless a newer one of its lease, or a mark that has seen it, is there. A mark drops what
   /// it has seen. True if something changed.
   bool add(backend::OriginId lease, const Total& total);

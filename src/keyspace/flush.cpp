@@ -37,7 +37,7 @@ void Fold::flush_string() {
   const bool dead = type_point() <= at();
   Counter* const counter = string_counter();
   if (counter != nullptr && !counter->base && counter->drop_older(at())) {
-    if (dead && counter->highest_write() < at()) node->version = 0;
+    if (dead) node->version = 0;
     show_string(*counter);
     return;
   }
@@ -70,9 +70,7 @@ void Fold::flush_fields() {
     const auto it = all == nullptr ? decltype(all->fields.end()){} : all->fields.find(name);
     const bool counted = all != nullptr && it != all->fields.end();
     if (counted && !it->second.base && it->second.drop_older(at())) {
-      const bool at_flush = it->second.highest_write() == at();
-      write_field({name, std::to_string(it->second.sum()), at_flush ? at_version_ : 0,
-                   at_flush ? at_site_ : SiteIndex{0}, false});
+      write_field({name, std::to_string(it->second.sum()), 0, 0, false});
       continue;
     }
     if (counted) drop_field_counter(name);

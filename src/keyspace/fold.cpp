@@ -166,6 +166,7 @@ void Fold::fold_deadline(const std::optional<std::int64_t>& deadline) {
 void Fold::raise_cut() {
   Registers registers = (*link_)->registers();
   if (!newer_than(registers.cut_version, registers.cut_site)) return;
+  if (at() <= keyspace_.flushed(row_.db)) return;
   result_.won = true;
   registers.cut_version = at_version_;
   registers.cut_site = at_site_;
@@ -202,15 +203,18 @@ bool Fold::reach_hash() {
 }
 
 // What was there before, a string or a tombstone, is below the cut from now on.
-void Fold::become_hash(const Point& killed_mark) {
+void Fold::become_hash(const Point& killed_base) {
   Node* node = *link_;
   Registers registers = node->registers();
   registers.cut_version = node->version;
   registers.cut_site = node->site;
-  if (killed_mark > type_point()) {
-    registers.cut_version = killed_mark.version;
-    registers.cut_site = kEverySiteIndex;
+  if (killed_base > type_point()) {
+    registers.cut_version = killed_base.version;
+    registers.cut_site = keyspace_.site_index(killed_base.site);
   }
+  // What a flush says already need not be said twice.
+  if (point(registers.cut_version, registers.cut_site) <= keyspace_.flushed(row_.db))
+    registers.cut_version = 0;
   const std::string head = PackedHash::empty(row_.version);
   write_value(head, false);
   node = *link_;

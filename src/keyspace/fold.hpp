@@ -53,7 +53,7 @@ class Fold {
 
   void fold_type();
   bool reach_hash();
-  void become_hash(const Point& killed_mark);
+  void become_hash(const Point& killed_base);
   void fold_field(bool deleted);
   void write_field(const FieldView& field);
 
@@ -63,7 +63,7 @@ class Fold {
   Counter* field_counter();
   void drop_counters();
   void drop_field_counter(std::string_view field);
-  bool outlived_by_counter(Point& killed_mark);
+  bool outlived_by_counter(Point& killed_base);
   bool field_outlives(const std::optional<FieldView>& known);
   Total total() const;
   void fold_count();

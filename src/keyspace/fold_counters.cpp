@@ -1,4 +1,5 @@
 // The part of the merge that is about counters: bases, totals, and what is counted on nothing.
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -40,18 +41,20 @@ void Fold::drop_field_counter(std::string_view field) {
 
 // A write that is newer than the type register ends a counter, but for what was counted by sites that had
 // seen the write and found nothing any more. True if such totals are left: then they stay what the key is.
-// Otherwise nothing is known of counters afterwards, and `killed_mark` is the highest mark that has gone.
-bool Fold::outlived_by_counter(Point& killed_mark) {
+// Otherwise nothing is known of counters afterwards, and `killed_base` is the highest base that has gone.
+bool Fold::outlived_by_counter(Point& killed_base) {
   Counter* const counter = string_counter();
-  if (counter == nullptr || counter->base || counter->highest_base() < at()) {
-    if (counter != nullptr && !counter->base) killed_mark = counter->highest_base();
-    drop_counters();
-    return false;
+  if (counter != nullptr && !counter->base) {
+    killed_base = counter->highest_base();
+    // Where a string and a field were counted on the same nothing, the hash wins.
+    if (counter->drop_older(at(), is_nil_count())) {
+      stamp(*link_);
+      show_string(*counter);
+      return true;
+    }
   }
-  counter->drop_older(at());
-  stamp(*link_);
-  show_string(*counter);
-  return true;
+  drop_counters();
+  return false;
 }
 
 // The same for a field, of which the row is newer.
@@ -87,8 +90,9 @@ void Fold::show_field(const Counter& counter, Version version, SiteIndex site) {
 
 void Fold::fold_count() {
   ensure();
-  if (at() < type_point()) {
-    if ((*link_)->is_hash()) raise_cut();
+  const bool is_hash = (*link_)->is_hash();
+  if (is_hash ? at() <= type_point() : at() < type_point()) {
+    if (is_hash) raise_cut();
     return;
   }
   if (is_nil_count()) {
@@ -128,7 +132,7 @@ void Fold::count_on_nothing() {
   }
   if (!mine.is_mark()) {
     counter->drop_older(at());
-    if (wins_type()) stamp(*link_);
+    if (wins_type() && at() > keyspace_.flushed(row_.db)) stamp(*link_);
   }
   result_.won |= counter->add(row_.count.counter, mine);
   show_string(*counter);
@@ -183,9 +187,10 @@ void Fold::count_field_on_nothing(const std::optional<FieldView>& known) {
   }
   if (!mine.is_mark()) {
     counter->drop_older(at());
-    // What the cut says already need not be said twice.
+    // What the cut or a flush says already need not be said twice.
     const Registers registers = (*link_)->registers();
-    if (newer_than(version, site) && newer_than(registers.cut_version, registers.cut_site)) {
+    const Point cut = point(registers.cut_version, registers.cut_site);
+    if (newer_than(version, site) && at() > std::max(cut, keyspace_.flushed(row_.db))) {
       version = at_version_;
       site = at_site_;
     }
