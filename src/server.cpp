@@ -115,6 +115,7 @@ class Server::Parts {
     copy_settings(config_, settings_);
     fit_file_limit(settings_);
     keyspace_.set_site(log_->site());
+    keyspace_.set_max_clock_skew(config_.max_clock_skew_ms);
     clock_.set_max_skew(config_.max_clock_skew_ms);
     load_state();
     for (std::size_t i = 0; i < config_.threads; ++i) {

@@ -9,6 +9,7 @@
 #include "src/command/containers.hpp"
 #include "src/command/help.hpp"
 #include "src/command/keys.hpp"
+#include "src/keyspace/digest.hpp"
 
 namespace isthmus {
 namespace {
@@ -43,11 +44,19 @@ void debug_object(Call& call) {
   call.reply.simple(text);
 }
 
+// DEBUG DIGEST: 40 hexadecimal digits that are the same wherever the same keys are there, zeros if none is.
+// Not the digits that Redis would give.
+void debug_digest(Call& call) {
+  call.evaluation().touch_all();
+  call.reply.simple(digest(call.services.keyspace, call.now_ms()));
+}
+
 void debug_help(Call& call) {
-  reply_help(call, "DEBUG",
-             {"OBJECT <key>", "    Show how a key is kept.", "SET-ACTIVE-EXPIRE (0|1)",
-              "    Accepted; expired keys are always removed in time.", "SLEEP <seconds>",
-              "    Let this connection stand still. Decimals allowed."});
+  reply_help(
+      call, "DEBUG",
+      {"DIGEST", "    Show a number that stands for all keys.", "OBJECT <key>", "    Show how a key is kept.",
+       "SET-ACTIVE-EXPIRE (0|1)", "    Accepted; expired keys are always removed in time.", "SLEEP <seconds>",
+       "    Let this connection stand still. Decimals allowed."});
 }
 
 }  // namespace
@@ -55,6 +64,8 @@ void debug_help(Call& call) {
 void debug(Call& call) {
   if (call.argc() == 2 && call.is(1, "help")) {
     debug_help(call);
+  } else if (call.argc() == 2 && call.is(1, "digest")) {
+    debug_digest(call);
   } else if (call.argc() == 3 && call.is(1, "sleep")) {
     debug_sleep(call);
   } else if (call.argc() == 3 && call.is(1, "object")) {

@@ -221,7 +221,9 @@ constexpr Command kCommands[] = {
 KeyFingerprint fingerprint(Keyspace& keyspace, const Key& key, std::int64_t now_ms) {
   const Node* node = keyspace.find(key, now_ms);
   if (node == nullptr) return {};
-  return {node->version, node->deadline()};
+  // Counting leaves the register of the key as it is.
+  const Version version = node->counted ? keyspace.highest_version(key, node) : node->version;
+  return {version, node->deadline()};
 }
 
 bool can_be_forwarded(const Command& command) {

@@ -71,6 +71,7 @@ class Keyspace {
   Keyspace& operator=(const Keyspace&) = delete;
 
   std::array<Shard, kShards>& shards() { return shards_; }
+  const std::array<Shard, kShards>& shards() const { return shards_; }
   Shard& shard(const Key& key) { return shards_[shard_of(key.hash)]; }
 
   /// The key if it is there for a client at `now_ms`: not deleted, not expired, not empty. Valid until the

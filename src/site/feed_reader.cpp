@@ -349,6 +349,9 @@ void FeedReader::row(const Row& row) {
     site_.stats().foreign_rows.fetch_add(1, std::memory_order_relaxed);
     if (!clock_.observe_foreign(row.version, wall_clock_ms()))
       site_.stats().wild_versions.fetch_add(1, std::memory_order_relaxed);
+  } else if (keyspace_.linked() && backend::is_state(row.kind)) {
+    // It may stand on top of a wild version of another site.
+    clock_.observe_foreign(row.version, wall_clock_ms());
   } else {
     clock_.observe(row.version);
   }
@@ -484,6 +487,8 @@ void FeedReader::publish(const Row& row) {
 // Whether the row did here what its event says. Another row may have won, or the key may have been gone.
 bool FeedReader::deserves(std::string_view event, std::size_t index) const {
   const Result& result = results_[index];
+  // Who counts on an expired key makes it anew in the same row.
+  if (event == "expired" && group_[index].kind == RowKind::expire) return result.existed && result.won;
   const bool says_gone = event == "del" || event == "expired" || event == "rename_from";
   if (says_gone) return result.existed && !result.exists;
   if (!result.existed && !result.exists) return false;
