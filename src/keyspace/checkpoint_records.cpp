@@ -29,11 +29,6 @@ StoredKey Keyspace::stored(const Key& key) {
   if (registers.deadline != kNoDeadline) out.expire_at = registers.deadline;
   out.expire_version = registers.expire_version;
   out.expire_site = registers.expire_version == 0 ? 0 : site_id(registers.expire_site);
-  if (!node->has_registers) {
-    // The checkpoint may hold a deadline that has been taken away since.
-    out.expire_version = shard(key).forgotten;
-    out.expire_site = out.expire_version == 0 ? 0 : kEverySite;
-  }
   if (node->type != NodeType::string) return out;
   out.value = node->value();
   if (const Counter* const known = counter(key)) {

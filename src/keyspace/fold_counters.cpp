@@ -99,8 +99,9 @@ void Fold::fold_count() {
     count_on_nothing();
     return;
   }
-  // The base may come before the write that made it: then it is that write.
-  if (wins_type()) become_string();
+  // The base may come before the write that made it: then it is that write. But not where that write has been
+  // folded and deleted, and both are forgotten.
+  if (wins_type() && at_version_ > stable_) become_string();
   Node* const node = *link_;
   if (node->type != NodeType::string || type_point() != at()) return;
   Counter* counter = string_counter();
@@ -154,6 +155,7 @@ void Fold::fold_field_count() {
     return;
   }
   if (at() > register_of_field) {
+    if (at_version_ <= stable_) return;
     result_.won = true;
     if (known) note_lost(known->version, known->site, !known->deleted);
     if (field_outlives(known)) return;

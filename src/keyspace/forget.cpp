@@ -51,7 +51,6 @@ Version Keyspace::forget_now(Shard& s, std::uint8_t db, Node** link, Version sta
   if (node->has_registers && registers.deadline == kNoDeadline) {
     const Version highest = std::max(registers.expire_version, registers.cut_version);
     if (highest <= stable) {
-      s.forgotten = std::max(s.forgotten, registers.expire_version);
       node = *link = write_registers(s.heap, node, {}, false);
       registers = {};
     } else {

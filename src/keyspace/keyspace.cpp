@@ -64,7 +64,6 @@ void Keyspace::swap_shards(Shard& mine, Shard& other) {
   for (std::size_t db = 0; db < kDatabaseCount; ++db) mine.tables[db].swap(other.tables[db]);
   std::swap(mine.deadlines, other.deadlines);
   std::swap(mine.forgettable, other.forgettable);
-  std::swap(mine.forgotten, other.forgotten);
   mine.counters.swap(other.counters);
   std::swap(mine.keys_with_deadline, other.keys_with_deadline);
   other.next_deadline.store(mine.next_deadline.exchange(other.next_deadline.load()));

@@ -81,7 +81,6 @@ struct alignas(64) Shard {
   /// Keys of which something can be forgotten, soonest first; `deadline` is the version that Keyspace::stable
   /// has to reach.
   Deadlines forgettable;
-  Version forgotten = 0;  ///< the highest version of a register "no deadline" that has been forgotten
   std::size_t keys_with_deadline = 0;
   std::atomic<std::int64_t> next_deadline{kNoDeadline};  ///< readable without the lock
   std::array<backend::Seq, kGates> gates{};

@@ -60,7 +60,8 @@ class CommandRunner {
  public:
   static constexpr std::int64_t kStart = 1'700'000'000'000;  // milliseconds since the Unix epoch
 
-  CommandRunner() : log_(backend::make_memory_log()), journal_(*log_, clock_), stats_(1, command_count()) {
+  explicit CommandRunner(std::unique_ptr<backend::Log> log = backend::make_memory_log())
+      : log_(std::move(log)), journal_(*log_, clock_), stats_(1, command_count()) {
     pubsub_.set_mailboxes({&messages_});
     registry_.add(client_);
   }
@@ -99,6 +100,9 @@ class CommandRunner {
   Services& services() { return services_; }
   int shutdowns() const { return shutdowns_; }
   Keyspace& keyspace() { return keyspace_; }
+  HybridClock& clock() { return clock_; }
+  Journal& journal() { return journal_; }
+  void set_now(std::int64_t now_ms) { now_ms_ = now_ms; }
   void pass(std::int64_t milliseconds) { now_ms_ += milliseconds; }
   std::int64_t now_ms() const { return now_ms_; }
 

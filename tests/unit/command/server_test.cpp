@@ -145,6 +145,12 @@ TEST_F(ServerCommands, DebugObjectShowsTheEncoding) {
               MatchesRegex("\\+Value at:0x[0-9a-f]+ refcount:1 encoding:int serializedlength:2 lru:0 "
                            "lru_seconds_idle:0\r\n"));
   EXPECT_EQ(run_("DEBUG OBJECT missing"), "-ERR no such key\r\n");
+  const std::string digest = run_("DEBUG DIGEST");
+  EXPECT_EQ(digest.size(), 43U);
+  run_("SET other v");
+  EXPECT_NE(run_("DEBUG DIGEST"), digest);
+  run_("DEL other");
+  EXPECT_EQ(run_("DEBUG DIGEST"), digest);
   EXPECT_EQ(run_("DEBUG SEGFAULT"),
             "-ERR unknown subcommand or wrong number of arguments for 'SEGFAULT'. Try DEBUG HELP.\r\n");
 }

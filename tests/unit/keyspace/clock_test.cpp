@@ -47,5 +47,20 @@ TEST(HybridClock, GivesEachVersionOnceToAllThreads) {
   EXPECT_EQ(all.size(), 80'000u);
 }
 
+// A clock that is too far ahead infects the keys that it wrote, and no clock.
+TEST(HybridClock, IsNotMovedByAWildVersion) {
+  HybridClock clock;
+  clock.set_max_skew(100);
+  const auto at = [](std::int64_t ms) {
+    return static_cast<backend::Version>(ms) << HybridClock::kCounterBits;
+  };
+  EXPECT_TRUE(clock.observe_foreign(at(1100), 1000));
+  EXPECT_EQ(clock.next(1000), at(1100) + 1);
+  EXPECT_FALSE(clock.observe_foreign(at(5000), 1000));
+  EXPECT_EQ(clock.next(1000), at(1100) + 2);
+  EXPECT_EQ(clock.next(1000, at(5000) + 1), at(5000) + 1);
+  EXPECT_EQ(clock.next(1000), at(1100) + 3);
+}
+
 }  // namespace
 }  // namespace isthmus
