@@ -25,12 +25,11 @@ using backend::RowBatch;
 using backend::RowKind;
 using backend::SiteId;
 
-constexpr std::int64_t kSkewMs = 40;  // clocks differ by so much at most
+constexpr std::int64_t kSkewMs = 200;  // clocks differ by so much at most
 
 /// Rules that a run may leave out.
 struct Rules {
   bool wait_for_stable = true;       ///< or forget what everybody's clock has passed
-  bool learn_in_stream = true;       ///< or learn frontiers as soon as they are written
   bool skip_what_is_covered = true;  ///< of copied rows
   bool add_totals = true;            ///< or write sums
   bool hide_for_skew = true;         ///< expired keys
@@ -139,7 +138,7 @@ class ModelSite {
     for (SiteId a = 1; a <= static_cast<SiteId>(sites_); ++a) {
       for (SiteId b = 1; b <= static_cast<SiteId>(sites_); ++b) stable = std::min(stable, said[a][b]);
     }
-    if (!rules_.wait_for_stable) stable = static_cast<Version>(now(t) - kSkewMs) << HybridClock::kCounterBits;
+    if (!rules_.wait_for_stable) stable = static_cast<Version>(now(t)) << HybridClock::kCounterBits;
     stable_ = std::max(stable_, stable);
     keyspace().set_stable(stable_);
   }
@@ -223,10 +222,60 @@ class ModelSite {
   std::unique_ptr<CommandRunner> runner_;
 };
 
+using Commands = std::vector<std::vector<std::string_view>>;
+
+const Commands kAllCommands = {{"SET", "s", "1"},
+                               {"SET", "s", "2", "PX", "30"},
+                               {"DEL", "s"},
+                               {"APPEND", "s", "x"},
+                               {"HSET", "h", "f", "1"},
+                               {"HSET", "h", "g", "2", "f", "3"},
+                               {"HDEL", "h", "f"},
+                               {"HDEL", "h", "f", "g"},
+                               {"DEL", "h"},
+                               {"PEXPIRE", "h", "40"},
+                               {"PEXPIRE", "s", "200"},
+                               {"PERSIST", "h"},
+                               {"INCR", "n"},
+                               {"INCR", "n"},
+                               {"PEXPIRE", "n", "30"},
+                               {"DEL", "n"},
+                               {"SET", "n", "10"},
+                               {"HINCRBY", "m", "f", "1"},
+                               {"HINCRBY", "m", "g", "1"},
+                               {"HDEL", "m", "f"},
+                               {"DEL", "m"},
+                               {"PEXPIRE", "m", "30"},
+                               {"RENAME", "s", "h"},
+                               {"HSET", "s", "f", "1"},
+                               {"SET", "h", "1"},
+                               {"GETDEL", "s"},
+                               {"INCRBY", "exact", "3"},
+                               {"INCRBY", "exact", "-1"},
+                               {"HINCRBY", "exact:h", "f", "2"}};
+
+// Little else than what makes a hash come, go and expire: conflicts are denser.
+const Commands kHashCommands = [] {
+  Commands commands;
+  for (const std::string_view key : {"h", "i", "j"}) {
+    for (const std::string_view field : {"e", "f", "g"}) {
+      for (const std::string_view value : {"1", "2", "3", "4"})
+        commands.push_back({"HSET", key, field, value});
+      commands.insert(commands.end(), 2, {"HDEL", key, field});
+    }
+    commands.insert(commands.end(), 3, {"DEL", key});
+    commands.insert(commands.end(), 3, {"PERSIST", key});
+    for (const std::string_view ms : {"25", "150", "1000"})
+      commands.insert(commands.end(), 2, {"PEXPIRE", key, ms});
+  }
+  return commands;
+}();
+
 class Model {
  public:
-  Model(std::uint32_t seed, const Rules& rules) : random_(seed), rules_(rules) {
-    const std::size_t count = 3 + below(3);
+  Model(std::uint32_t seed, const Rules& rules, const Commands& commands)
+      : random_(seed), rules_(rules), commands_(commands) {
+    const std::size_t count = &commands == &kHashCommands ? 3 : 3 + below(3);
     for (std::size_t i = 0; i < count; ++i) {
       const std::int64_t offset = static_cast<std::int64_t>(below(kSkewMs)) - kSkewMs / 2;
       sites_.push_back(std::make_unique<ModelSite>(static_cast<SiteId>(i + 1), count, offset, rules));
@@ -244,15 +293,18 @@ class Model {
   }
 
  private:
-  static constexpr std::int64_t kStepMs = 5, kBusyMs = 1500, kQuietMs = 700;
+  static constexpr std::int64_t kStepMs = 5, kGoBackMs = 2900, kBusyMs = 3000, kQuietMs = 2000;
 
   std::uint32_t below(std::uint32_t end) { return static_cast<std::uint32_t>(random_() % end); }
   bool chance(double of_one) { return std::uniform_real_distribution<>(0, 1)(random_) < of_one; }
   ModelSite& any_site() { return *sites_[below(static_cast<std::uint32_t>(sites_.size()))]; }
 
   void busy_step(std::int64_t t) {
-    if (chance(.05)) cut_.insert({below(5) + 1, below(5) + 1});
-    if (!cut_.empty() && chance(.05)) cut_.erase(cut_.begin());
+    const auto count = static_cast<std::uint32_t>(sites_.size());
+    if (chance(.06)) cut_.insert({below(count) + 1, below(count) + 1});
+    if (t > kGoBackMs - 300 && t <= kGoBackMs) cut_.clear();
+    if (!cut_.empty() && chance(.05))
+      cut_.erase(std::next(cut_.begin(), below(static_cast<std::uint32_t>(cut_.size()))));
     for (auto& site : sites_) {
       if (chance(.35) && has_caught_up(*site)) command(*site, t);
     }
@@ -270,12 +322,12 @@ class Model {
 
   // A site goes back to a backup, or takes the state of another one over.
   void meet_trouble(std::int64_t t) {
-    if (t == 400) {
+    if (t == kGoBackMs - 600) {
       victim_ = below(static_cast<std::uint32_t>(sites_.size()));
       backup_ = sites_[victim_]->back_up();
     }
-    if (t == 800) go_back(t);
-    if (t > 900 && t % 100 == 0) {
+    if (t == kGoBackMs) go_back(t);
+    if (t > kBusyMs / 2 && t % 100 == 0) {
       ModelSite& to = any_site();
       ModelSite& from = any_site();
       if (&to != &from) to.copy_from(from, t);
@@ -292,27 +344,22 @@ class Model {
     }
     before_ = site.cursors;
     site.restore(backup_, kept);
+    std::erase_if(counted_, [&](const Counted& c) { return c.site == site.id() && c.rows > kept; });
+    for (auto& other : sites_) {
+      if (other->id() != site.id()) other->copy_from(site, t);
+    }
     site.settle_stable(t);
     site.tick(t);
   }
 
   void quiet_step(std::int64_t t) {
     for (auto& site : sites_) {
-      if (t % 25 == 0) {
-        site->say_frontier(t);
-        if (!rules_.learn_in_stream) tell_everybody(*site);
-      }
+      if (t % 25 == 0) site->say_frontier(t);
     }
     for (auto& to : sites_) {
       for (auto& from : sites_) deliver(*from, *to, t);
       to->settle_stable(t);
       to->tick(t);
-    }
-  }
-
-  void tell_everybody(ModelSite& site) {
-    for (auto& other : sites_) {
-      if (other.get() != &site) other->said[site.id()] = site.said[site.id()];
     }
   }
 
@@ -325,35 +372,6 @@ class Model {
   }
 
   void command(ModelSite& site, std::int64_t t) {
-    static const std::vector<std::vector<std::string_view>> kCommands = {{"SET", "s", "1"},
-                                                                         {"SET", "s", "2", "PX", "30"},
-                                                                         {"DEL", "s"},
-                                                                         {"APPEND", "s", "x"},
-                                                                         {"HSET", "h", "f", "1"},
-                                                                         {"HSET", "h", "g", "2", "f", "3"},
-                                                                         {"HDEL", "h", "f"},
-                                                                         {"HDEL", "h", "f", "g"},
-                                                                         {"DEL", "h"},
-                                                                         {"PEXPIRE", "h", "40"},
-                                                                         {"PEXPIRE", "s", "200"},
-                                                                         {"PERSIST", "h"},
-                                                                         {"INCR", "n"},
-                                                                         {"INCR", "n"},
-                                                                         {"PEXPIRE", "n", "30"},
-                                                                         {"DEL", "n"},
-                                                                         {"SET", "n", "10"},
-                                                                         {"HINCRBY", "m", "f", "1"},
-                                                                         {"HINCRBY", "m", "g", "1"},
-                                                                         {"HDEL", "m", "f"},
-                                                                         {"DEL", "m"},
-                                                                         {"PEXPIRE", "m", "30"},
-                                                                         {"RENAME", "s", "h"},
-                                                                         {"HSET", "s", "f", "1"},
-                                                                         {"SET", "h", "1"},
-                                                                         {"GETDEL", "s"},
-                                                                         {"INCRBY", "exact", "3"},
-                                                                         {"INCRBY", "exact", "-1"},
-                                                                         {"HINCRBY", "exact:h", "f", "2"}};
     if (chance(.004)) {
       site.run(t, {"SELECT", "1"});
       site.run(t, {"FLUSHDB"});
@@ -362,20 +380,17 @@ class Model {
       site.run(t, {"INCR", "n"});
     }
     site.run(t, {"SELECT", "0"});
-    site.run(t, kCommands[below(static_cast<std::uint32_t>(kCommands.size()))]);
+    const auto& args = commands_[below(static_cast<std::uint32_t>(commands_.size()))];
+    site.run(t, args);
+    if (args[0].find("INCRBY") == std::string_view::npos || !args[1].starts_with("exact")) return;
+    counted_.push_back({site.id(), site.rows().size(), args[1], std::stoll(std::string(args.back()))});
   }
 
-  std::int64_t counted(std::string_view key) {
-    // The last total of each lease.
-    std::map<backend::OriginId, std::int64_t> totals;
-    for (auto& site : sites_) {
-      for (const RowBatch& one : site->rows()) {
-        const Row row = one[0];
-        if (backend::is_count(row.kind) && row.key == key) totals[row.count.counter] = row.count.total;
-      }
-    }
+  std::int64_t counted(std::string_view key) const {
     std::int64_t sum = 0;
-    for (const auto& [lease, total] : totals) sum += total;
+    for (const Counted& count : counted_) {
+      if (count.key == key) sum += count.by;
+    }
     return sum;
   }
 
@@ -411,7 +426,8 @@ class Model {
     ModelSite& site = any_site();
     for (const std::string_view db : {"0", "1"}) {
       site.run(t, {"SELECT", db});
-      for (const std::string_view key : {"s", "h", "n", "m", "exact", "exact:h"}) site.run(t, {"DEL", key});
+      for (const std::string_view key : {"s", "h", "i", "j", "n", "m", "exact", "exact:h"})
+        site.run(t, {"DEL", key});
     }
     for (const std::int64_t end = t + kQuietMs; t < end; t += kStepMs) {
       quiet_step(t);
@@ -431,8 +447,17 @@ class Model {
     return {};
   }
 
+  // An increment of a counter that nobody deletes, and how many rows its site had then.
+  struct Counted {
+    SiteId site;
+    std::size_t rows;
+    std::string_view key;
+    std::int64_t by;
+  };
   std::mt19937 random_;
   const Rules rules_;
+  const Commands& commands_;
+  std::vector<Counted> counted_;
   std::vector<std::unique_ptr<ModelSite>> sites_;
   std::set<std::pair<SiteId, SiteId>> cut_;
   ModelSite::Backup backup_;
@@ -440,34 +465,32 @@ class Model {
   std::size_t victim_ = 0;
 };
 
-std::size_t failures(const Rules& rules, std::uint32_t seeds) {
-  std::size_t failed = 0;
-  for (std::uint32_t seed = 0; seed < seeds && failed == 0; ++seed)
-    failed += !Model(seed, rules).run().empty();
-  return failed;
+// Whether one of so many runs goes wrong.
+bool fails(const Rules& rules, const Commands& commands, std::uint32_t seeds) {
+  for (std::uint32_t seed = 0; seed < seeds; ++seed) {
+    if (!Model(seed, rules, commands).run().empty()) return true;
+  }
+  return false;
 }
 
 TEST(LinkedSites, EndEqualWithDeletedKeysGoneAndCountersExact) {
-  for (std::uint32_t seed = 0; seed < 40; ++seed) {
-    const std::string problem = Model(seed, {}).run();
-    ASSERT_EQ(problem, "") << "seed " << seed;
+  for (std::uint32_t seed = 0; seed < 15; ++seed) {
+    ASSERT_EQ(Model(seed, {}, kAllCommands).run(), "") << "seed " << seed;
+    ASSERT_EQ(Model(seed, {}, kHashCommands).run(), "") << "seed " << seed << ", hashes";
   }
 }
 
 TEST(LinkedSites, DoNotWhenSomethingIsForgottenBeforeItIsStable) {
-  EXPECT_GT(failures({.wait_for_stable = false}, 40), 0U);
-}
-TEST(LinkedSites, DoNotWhenFrontiersAreLearnedOutsideTheStream) {
-  EXPECT_GT(failures({.learn_in_stream = false}, 40), 0U);
+  EXPECT_TRUE(fails({.wait_for_stable = false}, kHashCommands, 100));
 }
 TEST(LinkedSites, DoNotWhenCopiedRowsAreTakenThatAreCovered) {
-  EXPECT_GT(failures({.skip_what_is_covered = false}, 40), 0U);
+  EXPECT_TRUE(fails({.skip_what_is_covered = false}, kHashCommands, 100));
 }
 TEST(LinkedSites, DoNotWhenSumsAreWrittenInsteadOfTotals) {
-  EXPECT_GT(failures({.add_totals = false}, 40), 0U);
+  EXPECT_TRUE(fails({.add_totals = false}, kAllCommands, 100));
 }
 TEST(LinkedSites, DoNotWhenExpiredKeysAreForgottenAtOnce) {
-  EXPECT_GT(failures({.hide_for_skew = false}, 40), 0U);
+  EXPECT_TRUE(fails({.hide_for_skew = false}, kHashCommands, 100));
 }
 
 }  // namespace
