@@ -68,6 +68,7 @@ void Membership::connect_parts(Checkpointer& checkpointer) {
             Journal::Group group(services_.journal);
             group.after_commit(std::move(deliver), true);
           },
+      .quiet = [this] { return services_.journal.quiet(); },
       .log_went_back = [this](const LeaseStamp& held) { lease_.log_went_back(held); },
   });
 }

@@ -477,11 +477,26 @@ void FeedReader::publish(const Row& row) {
     site_.stats().stale_messages.fetch_add(1, std::memory_order_relaxed);
     return;
   }
-  if (row.kind == RowKind::spublish) {
-    pubsub_.publish_to_shard(row.key, row.value);
-  } else {
-    pubsub_.publish(row.key, row.value);
+  // Fetched after newer ones of its publisher have been delivered.
+  if (row.copied && row.seq < last(row.origin)) return;
+  deliver(row.key, row.value, row.kind == RowKind::spublish);
+}
+
+// On the writer, events of own commands may still wait for their commit, and what other sites say stands
+// behind them; then all that they say afterwards does, for it must not be overtaken either.
+void FeedReader::deliver(std::string_view channel, std::string_view payload, bool to_shard) {
+  const auto send = [&pubsub = pubsub_, to_shard](std::string_view to, std::string_view text) {
+    if (to_shard) {
+      pubsub.publish_to_shard(to, text);
+    } else {
+      pubsub.publish(to, text);
+    }
+  };
+  if (!site_.is_writer() || hooks_.quiet()) {
+    send(channel, payload);
+    return;
   }
+  hooks_.in_order([send, to = std::string(channel), text = std::string(payload)] { send(to, text); });
 }
 
 // Whether the row did here what its event says. Another row may have won, or the key may have been gone.
@@ -518,14 +533,7 @@ void FeedReader::raise(std::string_view event, std::uint8_t db, std::string_view
   const std::uint32_t wanted = settings_.notify_flags();
   if ((wanted & event_class(event)) == 0) return;
   for_each_event_channel(wanted, event, db, key, [this](std::string_view channel, std::string_view payload) {
-    if (!site_.is_writer()) {
-      pubsub_.publish(channel, payload);
-      return;
-    }
-    // An own command that was folded before may still wait for its commit, and its events with it.
-    hooks_.in_order([&pubsub = pubsub_, to = std::string(channel), text = std::string(payload)] {
-      pubsub.publish(to, text);
-    });
+    deliver(channel, payload, false);
   });
 }
 

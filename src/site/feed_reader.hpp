@@ -41,6 +41,8 @@ class FeedReader final : private backend::FeedSink {
     std::function<void(const backend::Row&)> foreign;
     /// Calls its argument behind the events of this server's own commands that wait for their commit.
     std::function<void(std::function<void()>)> in_order;
+    /// Whether there are none of those, so that nothing needs to stand behind them.
+    std::function<bool()> quiet;
     /// The log lacks what this server has seen, which was so much of the last lease.
     std::function<void(const LeaseStamp&)> log_went_back;
   };
@@ -117,6 +119,7 @@ class FeedReader final : private backend::FeedSink {
   void forget_group();
   void fold_group();
   void publish(const backend::Row& row);
+  void deliver(std::string_view channel, std::string_view payload, bool to_shard);
   void raise_events(std::size_t index);
   bool deserves(std::string_view event, std::size_t index) const;
   void raise(std::string_view event, std::uint8_t db, std::string_view key);

@@ -167,7 +167,7 @@ void Journal::Group::answer(backend::OriginId requester, std::uint64_t request, 
 
 void Journal::Group::after_commit(std::function<void()> deliver, bool message) {
   Journal& j = *journal_;
-  if (!j.durable_ || (!has_rows_ && j.committed() >= j.appended())) {
+  if (!j.durable_ || (!has_rows_ && j.quiet())) {
     deliver();
     return;
   }
@@ -176,7 +176,8 @@ void Journal::Group::after_commit(std::function<void()> deliver, bool message) {
     deliver();
     return;
   }
-  j.open_.deferred.push_back({j.appended_.load(std::memory_order_relaxed), std::move(deliver), message});
+  j.open_.deferred.push_back(
+      {j.appended_.load(std::memory_order_relaxed), std::move(deliver), message, Waiting(j.waiting_)});
 }
 
 void Journal::Group::close() {

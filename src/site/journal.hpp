@@ -9,6 +9,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "backend/shared_log.hpp"
@@ -64,6 +65,8 @@ class Journal {
   /// Why, in one line; empty when available.
   std::string unavailable_reason() const;
 
+  /// Nothing waits for a commit: what is delivered now overtakes nothing.
+  bool quiet() const { return waiting_.load() == 0 && committed() >= appended(); }
   /// Everything up to this place is in the log and everything that waited for it has been handed out.
   backend::Seq committed() const { return committed_.load(); }
   /// The place of the last row that has been appended.
@@ -137,10 +140,27 @@ class Journal {
  private:
   friend class Checkpointer;
   friend class Lease;
+  // Counts what has been deferred and is not delivered, or dropped, yet.
+  class Waiting {
+   public:
+    explicit Waiting(std::atomic<int>& count) : count_(&count) { count.fetch_add(1); }
+    Waiting(Waiting&& other) noexcept : count_(std::exchange(other.count_, nullptr)) {}
+    Waiting& operator=(Waiting&& other) noexcept {
+      std::swap(count_, other.count_);
+      return *this;
+    }
+    ~Waiting() {
+      if (count_ != nullptr) count_->fetch_sub(1);
+    }
+
+   private:
+    std::atomic<int>* count_;
+  };
   struct Deferred {
     backend::Seq gate;
     std::function<void()> deliver;
     bool message;
+    Waiting waiting;
   };
   // Rows that commit together, and what goes with them.
   struct Batch {
@@ -184,6 +204,7 @@ class Journal {
 
   mutable std::mutex mutex_;  // the open batch and everything numbered under it
   std::condition_variable work_;
+  std::atomic<int> waiting_{0};  // before the batches, which count down when they go
   Batch open_;
   backend::OriginId lease_ = 0;
   backend::Seq lease_seq_ = 0;
