@@ -65,8 +65,11 @@ void Membership::connect_parts(Checkpointer& checkpointer) {
           },
       .in_order =
           [this](std::function<void()> deliver) {
-            Journal::Group group(services_.journal);
-            group.after_commit(std::move(deliver), true);
+            {
+              Journal::Group group(services_.journal);
+              group.after_commit(std::move(deliver), true);
+            }
+            services_.journal.commit_soon();
           },
       .quiet = [this] { return services_.journal.quiet(); },
       .log_went_back = [this](const LeaseStamp& held) { lease_.log_went_back(held); },

@@ -151,7 +151,7 @@ void FeedReader::go_on() {
   const std::uint64_t rows_before = site_.stats().feed_rows.load(std::memory_order_relaxed);
   feed_->stream(*this, inbox_announced_.empty() ? kPatience : kInboxPatience);
   const bool idle = site_.stats().feed_rows.load(std::memory_order_relaxed) == rows_before;
-  if (!late_.empty() && group_.empty()) {
+  if (!late_.empty() && group_.empty() && !site_.repairing() && gaps().empty()) {
     for (auto& [site, late] : late_) late.fresh |= idle;
     tell_net_change();
   }

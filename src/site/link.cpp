@@ -35,6 +35,7 @@ Frontier Freeze::begin() {
   std::unique_lock lock(mutex_);
   ended_.wait(lock, [this] { return !frozen_; });
   frozen_ = true;
+  site_.count_copy(1);
   frontier_ = feed_.folded();
   return frontier_;
 }
@@ -43,6 +44,7 @@ void Freeze::end() {
   {
     const std::lock_guard lock(mutex_);
     frozen_ = false;
+    site_.count_copy(-1);
   }
   ended_.notify_all();
 }
@@ -52,7 +54,8 @@ Frontier Freeze::sayable() const {
   return frozen_ ? frontier_ : feed_.folded();
 }
 
-Link::Link(const LinkParts& parts, backend::PeerRow row) : parts_(parts), row_(std::move(row)) {
+Link::Link(const LinkParts& parts, backend::PeerRow row)
+    : parts_(parts), row_(std::move(row)), own_rows_known_(row_.id == 0 || row_.state == kExpelledPeer) {
   thread_ = std::thread([this] { run(); });
 }
 
@@ -111,6 +114,7 @@ void Link::expel_if_silent() {
   row_.slot.clear();
   row_.slot_bytes = 0;
   row_.slot_state.clear();
+  own_rows_known_.store(true);
   say(std::string(kExpelledPeer), "away for longer than --tombstone-retention");
 }
 
@@ -121,6 +125,10 @@ void Link::round() {
   const Subscription* subscription = found == subscriptions.end() ? nullptr : &found->second;
   if (const std::string why = broken(subscription); !why.empty()) {
     copy_state(why);
+    return;
+  }
+  if (copied_at_ >= 0 && copied_at_ < parts_.freeze.returns() && own_rows_known_.load()) {
+    copy_state("rows of this site have come back since the last copy");
     return;
   }
   watch(*subscription);
@@ -228,10 +236,12 @@ void Link::fetch_own_rows(const backend::Reaches& theirs) {
     log_warning("This site's database lacks rows that it once had; a peer still has them",
                 {{"peer", row_.name}, {"rows", reach.last - last}});
     fetched_[origin] = reach.last;
+    parts_.freeze.count_return();
     if (fetch(own, origin, last + 1, reach.last)) continue;
     copy_state("the peer has rows of ours that we have lost", true);
-    return;
+    break;
   }
+  own_rows_known_.store(true);
 }
 
 void Link::repair_gaps() {

@@ -2,6 +2,7 @@
 // the peer's state when it has lost rows. See ARCHITECTURE.md, "Data centers".
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <functional>
@@ -23,18 +24,24 @@ namespace isthmus {
 /// that the copy still needs must not be forgotten meanwhile. One copy at a time. Thread-safe.
 class Freeze {
  public:
-  explicit Freeze(FeedReader& feed) : feed_(feed) {}
+  Freeze(Site& site, FeedReader& feed) : site_(site), feed_(feed) {}
   /// Begins; gives what has been folded now. Waits for another copy to end.
   Frontier begin();
   void end();
+  /// Rows of this site that its database had lost have come back from a peer. What another peer had deleted
+  /// and forgotten in the meantime is found by copying its state once more.
+  void count_return() { returns_.fetch_add(1); }
+  int returns() const { return returns_.load(); }
   /// What may be said to the other sites.
   Frontier sayable() const;
 
  private:
+  Site& site_;
   FeedReader& feed_;
   mutable std::mutex mutex_;
   std::condition_variable ended_;
   bool frozen_ = false;
+  std::atomic<int> returns_{0};
   Frontier frontier_;
 };
 
@@ -57,6 +64,9 @@ class Link {
   Link(const Link&) = delete;
   Link& operator=(const Link&) = delete;
   void stop();
+  /// Whether nothing of this site's own that its database has lost is left to be fetched from this peer; and
+  /// a peer that has never been reached has nothing. Any thread.
+  bool knows_own_rows() const { return own_rows_known_.load(); }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -89,6 +99,8 @@ class Link {
   Clock::time_point next_compare_, next_save_, next_own_, idle_since_;
   std::string said_state_, said_detail_;
   std::map<backend::OriginId, backend::Seq> fetched_;  // of this site's own rows: what the peer could give
+  std::atomic<bool> own_rows_known_;
+  int copied_at_ = -1;  // Freeze::returns when the peer's state was copied; -1: it was not
   std::mutex mutex_;
   std::condition_variable stop_asked_;
   bool stopping_ = false;

@@ -35,6 +35,14 @@ std::vector<std::pair<std::uint8_t, std::string>> keys_of(Keyspace& keyspace, st
   return keys;
 }
 
+std::map<std::int64_t, std::uint64_t> reach_of(const backend::Reaches& reaches, SiteId site) {
+  std::map<std::int64_t, std::uint64_t> last;
+  for (const auto& [origin, reach] : reaches) {
+    if (reach.site == site) last[origin] = reach.last;
+  }
+  return last;
+}
+
 // Ends the freeze however the copy ends.
 class Frozen {
  public:
@@ -62,7 +70,8 @@ class PeerState {
 
   void read(backend::Peer& from) {
     StateLoader loader(state_, parts_.clock, reach_);
-    from.read_state(loader, reaches_);
+    backend::Reaches reaches;
+    from.read_state(loader, reaches);
     keys_ = loader.keys() + loader.rows();
   }
 
@@ -94,13 +103,6 @@ class PeerState {
     }
   }
 
-  std::map<std::int64_t, std::uint64_t> reach() const {
-    std::map<std::int64_t, std::uint64_t> text;
-    for (const auto& [origin, reach] : reaches_) {
-      if (reach.site == peer_) text[origin] = reach.last;
-    }
-    return text;
-  }
   Version frontier() const { return std::max<Version>(reach_.said(peer_, peer_), 1); }
   std::uint64_t size() const { return keys_; }
 
@@ -152,7 +154,6 @@ class PeerState {
   const bool own_rows_;
   Keyspace state_;
   Reach reach_;
-  backend::Reaches reaches_;
   std::uint64_t keys_ = 0;
 };
 
@@ -164,8 +165,13 @@ void Link::copy_state(const std::string& why, bool own_rows) {
   const auto begin = Clock::now();
   say("seeding", why);
   save();
+  copied_at_ = parts_.freeze.returns();
   links_->drop_subscription(row_.id);
   peer_->drop_slots({});
+  // What the stream will bring is counted from before it, so that messages which come meanwhile are not taken
+  // for repeats; the rows of the state that come twice change nothing the second time.
+  backend::Position end = 0;
+  const backend::Reaches before = peer_->reaches(end);
   const std::string slot = peer_->create_slot();
   const Frozen frozen(parts_.freeze);
   PeerState state(parts_, row_.id, own_rows);
@@ -182,7 +188,7 @@ void Link::copy_state(const std::string& why, bool own_rows) {
                                              {"percent", shards * 100 / kShards}});
   });
   state.delete_what_it_lacks(rows);
-  rows.finish(row_.id, state.reach(), state.frontier());
+  rows.finish(row_.id, reach_of(before, row_.id), state.frontier());
   links_->create_subscription(row_, slot);
   row_.slot = slot;
   save();

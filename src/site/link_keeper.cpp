@@ -23,7 +23,7 @@ LinkKeeper::LinkKeeper(Site& site, Journal& journal, Keyspace& keyspace, HybridC
       keyspace_(keyspace),
       feed_(feed),
       options_(std::move(peers)),
-      freeze_(feed),
+      freeze_(site, feed),
       parts_{site, journal, keyspace, clock, feed, freeze_, tombstone_retention_ms} {}
 
 void LinkKeeper::start() {
@@ -63,6 +63,7 @@ void LinkKeeper::round() {
     links_.clear();
     session_.reset();
     prepared_ = false;
+    site_.set_own_rows_missing(false);
     return;
   }
   if (session_ == nullptr) session_ = site_.log().open_links();
@@ -113,7 +114,12 @@ void LinkKeeper::follow_peers() {
 
 // In this site's own stream, behind everything that it speaks of.
 void LinkKeeper::log_frontier() {
-  if (!journal_.available()) return;
+  // Our database may have lost rows that a peer still has: until all have been asked, this site cannot say
+  // that it has all of its own, and deletions must not be forgotten.
+  const auto knows = [](const auto& link) { return link.second.second->knows_own_rows(); };
+  const bool missing = !std::all_of(links_.begin(), links_.end(), knows);
+  site_.set_own_rows_missing(missing);
+  if (missing || !journal_.available()) return;
   const std::string text = pairs_text(freeze_.sayable());
   {
     ShardLocks lock;  // whoever appends holds one, and looks at the role under it

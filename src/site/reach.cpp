@@ -96,7 +96,7 @@ bool Reach::take_seq(const Row& row) {
 
 // A lease says how far its holder had seen the one before, so that a lost end of that one is noticed too.
 void Reach::take_lease(const Row& row) {
-  if (row.site == own_ || row.copied) return;
+  if (row.site == own_) return;
   const LeaseStamp before = parse_lease_value(row.value);
   if (before.lease == 0 || last(before.lease) >= before.seq) return;
   Origin& origin = change(before.lease);

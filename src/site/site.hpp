@@ -75,6 +75,10 @@ class Site {
   bool has_expelled() const;
   /// A peer's database clock minus ours, in milliseconds; 0 if unknown.
   std::int64_t clock_offset_of(backend::SiteId site) const;
+  /// Whether rows are being fetched or copied: what they make of keys is told when all of them are here.
+  bool repairing() const { return own_rows_missing_.load() || copies_.load() > 0; }
+  void set_own_rows_missing(bool missing) { own_rows_missing_.store(missing); }
+  void count_copy(int change) { copies_.fetch_add(change); }
   /// Below this version nothing new can arrive from any site.
   backend::Version stable() const { return stable_.load(std::memory_order_relaxed); }
   void set_stable(backend::Version version) { stable_.store(version, std::memory_order_relaxed); }
@@ -104,6 +108,8 @@ class Site {
   backend::UpkeepReport report_;
   std::vector<backend::PeerRow> peers_;
   std::atomic<bool> linked_{false};
+  std::atomic<bool> own_rows_missing_{false};
+  std::atomic<int> copies_{0};
   bool expects_peers_ = false;  // before the threads start
   std::atomic<backend::Version> stable_{0};
   Stats stats_;

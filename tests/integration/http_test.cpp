@@ -79,7 +79,9 @@ TEST(Http, IsNotReadyWithoutItsDatabase) {
   cluster.stop("immediate");
   EXPECT_TRUE(eventually([&] { return get(port, "/readyz").result_int() == 503; }));
   EXPECT_EQ(get(port, "/healthz").result_int(), 200U) << "the process lives";
-  EXPECT_THAT(get(port, "/metrics").body(), HasSubstr("isthmus_backend_available 0\n"));
+  EXPECT_TRUE(eventually([&] {
+    return get(port, "/metrics").body().find("isthmus_backend_available 0\n") != std::string::npos;
+  }));
   cluster.start();
   EXPECT_TRUE(eventually([&] { return get(port, "/readyz").result_int() == 200; }));
 }

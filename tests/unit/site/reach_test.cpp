@@ -1,6 +1,8 @@
 // Gaps, repeats, frontiers and what is stable.
 #include "src/site/reach.hpp"
 
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 #include "src/site/lease_history.hpp"
@@ -100,6 +102,19 @@ TEST_F(ReachTest, MissesTheEndOfALeaseThatTheNextOneKnew) {
   EXPECT_EQ(reach_.gaps()[0].origin, 20);
   EXPECT_EQ(reach_.gaps()[0].from, 2U);
   EXPECT_EQ(reach_.gaps()[0].to, 4U);
+}
+
+TEST_F(ReachTest, MissesItAlsoWhenTheNextLeaseHadToBeFetched) {
+  take(kPeer, 20, 1);
+  take(kPeer, 21, 3);
+  const std::string before = lease_value({20, 4});
+  Row lease = row(kPeer, 21, 1, RowKind::lease);
+  lease.value = before;
+  lease.copied = true;
+  take(lease);
+  const std::vector<Gap> gaps = reach_.gaps();
+  EXPECT_TRUE(std::any_of(gaps.begin(), gaps.end(),
+                          [](const Gap& gap) { return gap.origin == 20 && gap.from == 2 && gap.to == 4; }));
 }
 
 TEST_F(ReachTest, ForgetsAGroupThatComesAgain) {
