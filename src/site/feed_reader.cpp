@@ -502,6 +502,10 @@ void FeedReader::deliver(std::string_view channel, std::string_view payload, boo
 // Whether the row did here what its event says. Another row may have won, or the key may have been gone.
 bool FeedReader::deserves(std::string_view event, std::size_t index) const {
   const Result& result = results_[index];
+  // Of this site's own rows the writer has judged; one that changes nothing here came with a state that was
+  // read anew, and nobody has been told. What has expired each server may have told by itself.
+  const bool may_have_told = event == "expired" && keyspace_.linked();
+  if (!is_of_other_site(group_[index]) && !may_have_told) return true;
   // Who counts on an expired key makes it anew in the same row.
   if (event == "expired" && group_[index].kind == RowKind::expire) return result.existed && result.won;
   const bool says_gone = event == "del" || event == "expired" || event == "rename_from";
