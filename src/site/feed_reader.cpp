@@ -492,11 +492,16 @@ void FeedReader::deliver(std::string_view channel, std::string_view payload, boo
       pubsub.publish(to, text);
     }
   };
-  if (!site_.is_writer() || hooks_.quiet()) {
+  const bool none_behind = behind_.load() == 0;
+  if (none_behind && (!site_.is_writer() || hooks_.quiet())) {
     send(channel, payload);
     return;
   }
-  hooks_.in_order([send, to = std::string(channel), text = std::string(payload)] { send(to, text); });
+  behind_.fetch_add(1);
+  hooks_.in_order([this, send, to = std::string(channel), text = std::string(payload)] {
+    send(to, text);
+    behind_.fetch_sub(1);
+  });
 }
 
 // Whether the row did here what its event says. Another row may have won, or the key may have been gone.

@@ -157,6 +157,8 @@ class FeedReader final : private backend::FeedSink {
   int inbox_tries_ = 0;
   std::string outage_;  // why the feed is down; empty if it is not
 
+  std::atomic<int> behind_{0};  // what stands behind events of own commands, and nothing may overtake
+
   std::mutex mutex_;
   std::condition_variable changed_;
   bool stopping_ = false, no_tasks_ = false;
