@@ -67,7 +67,9 @@ def _sort(reply, _):
 
 
 def _pairs(reply, _):
-    """Sorts a flat list of pairs, as HGETALL has it in RESP2."""
+    """Sorts a list of pairs: flat, as RESP2 has it, or each in an array of its own, as in RESP3."""
+    if reply.kind == "array" and all(item.kind == "array" for item in reply.value):
+        return _sort(reply, None)
     if reply.kind == "array" and len(reply.value) % 2 == 0:
         pairs = sorted(zip(reply.value[::2], reply.value[1::2]), key=lambda pair: pair[0].text())
         return Reply(reply.kind, [item for pair in pairs for item in pair])

@@ -166,6 +166,12 @@ def check_normalisers(checks):
     a, b = Reply("array", [number, other]), Reply("array", [other, number])
     checks.check("order counts", not normalise.same([a], [b], []))
     checks.check("order does not count", normalise.same([a], [b], [("sort", None)]))
+    flat = Reply("array", [number, number, other, other])
+    checks.check("the order of pairs does not count",
+                 normalise.same([flat], [Reply("array", [other, other, number, number])], [("pairs", None)]) and
+                 normalise.same([Reply("array", [a, b])], [Reply("array", [b, a])], [("pairs", None)]))
+    checks.check("pairs stay together",
+                 not normalise.same([Reply("array", [number, other, other, number])], [flat], [("pairs", None)]))
     checks.check("types count", not normalise.same([Reply("bulk", b"5")], [Reply("simple", b"5")], [("any", None)]))
     checks.check("missing texts", not normalise.same([Reply("bulk", b"a b")], [Reply("bulk", b"b")], [("has", "a")]))
 
