@@ -2,15 +2,15 @@
 
 #include <chrono>
 #include <list>
-#include <stdexcept>
 #include <thread>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/ip/v6_only.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
+
+#include "src/net/listening.hpp"
 
 namespace isthmus {
 namespace {
@@ -85,8 +85,15 @@ class HttpServer::Impl {
  public:
   Impl(const std::vector<std::string>& addresses, std::uint16_t port, Handler handler)
       : port_(port), handler_(std::move(handler)) {
-    for (const std::string& address : addresses) listen_on(address);
-    for (tcp::acceptor& acceptor : acceptors_) accept(acceptor);
+    for (const std::string& address : addresses) {
+      acceptors_.push_back(listen_on(context_, address, port_, tcp::acceptor::max_listen_connections));
+      port_ = acceptors_.back().local_endpoint().port();
+    }
+    for (tcp::acceptor& acceptor : acceptors_) {
+      accept_each(acceptor, [this](tcp::socket socket) {
+        std::make_shared<HttpSession>(std::move(socket), handler_)->read();
+      });
+    }
     thread_ = std::thread([this] { context_.run(); });
   }
   ~Impl() {
@@ -96,34 +103,6 @@ class HttpServer::Impl {
   std::uint16_t port() const { return port_; }
 
  private:
-  void listen_on(const std::string& address) {
-    error_code error;
-    tcp::resolver resolver(context_);
-    const auto found = resolver.resolve(address, std::to_string(port_), tcp::resolver::passive, error);
-    const auto fail = [&] {
-      if (!error) return;
-      throw std::runtime_error("cannot listen on " + address + " port " + std::to_string(port_) +
-                               " (--http-port): " + error.message());
-    };
-    fail();
-    const tcp::endpoint endpoint(found.begin()->endpoint().address(), port_);
-    tcp::acceptor& acceptor = acceptors_.emplace_back(context_);
-    acceptor.open(endpoint.protocol(), error);
-    if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
-    if (!error && endpoint.address().is_v6()) acceptor.set_option(boost::asio::ip::v6_only(true), error);
-    if (!error) acceptor.bind(endpoint, error);
-    if (!error) acceptor.listen(tcp::acceptor::max_listen_connections, error);
-    fail();
-    port_ = acceptor.local_endpoint().port();
-  }
-  void accept(tcp::acceptor& acceptor) {
-    acceptor.async_accept([this, &acceptor](error_code error, tcp::socket socket) {
-      if (error == boost::asio::error::operation_aborted) return;
-      if (!error) std::make_shared<HttpSession>(std::move(socket), handler_)->read();
-      accept(acceptor);
-    });
-  }
-
   std::uint16_t port_;
   const Handler handler_;
   boost::asio::io_context context_{1};

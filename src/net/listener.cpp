@@ -1,13 +1,11 @@
 #include "src/net/listener.hpp"
 
-#include <stdexcept>
+#include <utility>
 
-#include <boost/asio/ip/v6_only.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
-#include "src/observe/logging.hpp"
+#include "src/net/listening.hpp"
 
 namespace isthmus {
 namespace {
@@ -37,57 +35,25 @@ void set_options(tcp::socket& socket, std::int64_t keepalive_s) {
 
 Listener::Listener(boost::asio::io_context& context, const std::vector<std::string>& addresses,
                    std::uint16_t port, int backlog)
-    : context_(context), port_(port) {
-  for (const std::string& address : addresses) listen_on(address, backlog);
-}
-
-void Listener::listen_on(const std::string& address, int backlog) {
-  error_code error;
-  tcp::resolver resolver(context_);
-  const auto found = resolver.resolve(address, std::to_string(port_), tcp::resolver::passive, error);
-  const auto fail = [&](const std::string& what) {
-    throw std::runtime_error("cannot listen on " + address + " port " + std::to_string(port_) + ": " + what);
-  };
-  if (error) fail(error.message());
-  const tcp::endpoint endpoint(found.begin()->endpoint().address(), port_);
-  tcp::acceptor& acceptor = acceptors_.emplace_back(context_);
-  acceptor.open(endpoint.protocol(), error);
-  if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
-  if (!error && endpoint.address().is_v6()) acceptor.set_option(boost::asio::ip::v6_only(true), error);
-  if (!error) acceptor.bind(endpoint, error);
-  if (!error) acceptor.listen(backlog, error);
-  if (error) fail(error.message());
-  port_ = acceptor.local_endpoint().port();
+    : port_(port) {
+  for (const std::string& address : addresses) {
+    acceptors_.push_back(listen_on(context, address, port_, backlog));
+    port_ = acceptors_.back().local_endpoint().port();
+  }
 }
 
 void Listener::accept_for(Services& services, ClientTable& clients, std::vector<IoThread*> threads) {
   services_ = &services;
   clients_ = &clients;
   threads_ = std::move(threads);
-  for (tcp::acceptor& acceptor : acceptors_) accept(acceptor);
+  for (tcp::acceptor& acceptor : acceptors_) {
+    accept_each(acceptor, [this](tcp::socket socket) { take(std::move(socket)); });
+  }
 }
 
 void Listener::close() {
   error_code ignored;
   for (tcp::acceptor& acceptor : acceptors_) acceptor.close(ignored);
-}
-
-void Listener::accept(tcp::acceptor& acceptor) {
-  acceptor.async_accept([this, &acceptor](const error_code& error, tcp::socket socket) {
-    if (!acceptor.is_open()) return;
-    if (!error) {
-      take(std::move(socket));
-    } else if (error == boost::asio::error::no_descriptors) {
-      // The process has no file descriptor left: try again when some may have been closed.
-      log_warning("A connection cannot be accepted", {{"cause", error.message()}});
-      auto timer = std::make_shared<boost::asio::steady_timer>(context_, std::chrono::milliseconds(100));
-      timer->async_wait([this, &acceptor, timer](const error_code&) {
-        if (acceptor.is_open()) accept(acceptor);
-      });
-      return;
-    }
-    accept(acceptor);
-  });
 }
 
 // The first thread that has room, else the least busy one: IoThread::share_load says why they are not spread

@@ -27,12 +27,9 @@ class Listener {
   void close();
 
  private:
-  void listen_on(const std::string& address, int backlog);
-  void accept(boost::asio::ip::tcp::acceptor& acceptor);
   void take(boost::asio::ip::tcp::socket socket);
   IoThread& choose_thread() const;
 
-  boost::asio::io_context& context_;
   std::uint16_t port_;
   std::list<boost::asio::ip::tcp::acceptor> acceptors_;
   Services* services_ = nullptr;

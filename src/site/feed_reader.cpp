@@ -445,8 +445,9 @@ FeedReader::Result FeedReader::fold_row(const Row& row) {
     keyspace_.touch_database(row.db);
   }
   Result result{keyspace_.fold(row, key.hash, keyspace_.site_index(row.site))};
-  result.dead_on_arrival =
-      result.exists && row.kind != RowKind::flush && keyspace_.find(key, wall_clock_ms()) == nullptr;
+  if (is_of_other_site(row) && result.exists && row.kind != RowKind::flush) {
+    result.dead_on_arrival = keyspace_.find(key, wall_clock_ms()) == nullptr;
+  }
   if (!fresh && result.won && row.kind != RowKind::flush) late_[row.site].keys.changed(key, result.existed);
   if (const auto late = late_.find(row.site); late != late_.end()) late->second.fresh = fresh;
   if (result.lost_version != 0) count_conflict(row, result.lost_version);

@@ -291,16 +291,16 @@ bool Link::fetch(backend::SiteId site, OriginId origin, Seq from, Seq to) {
   end.finish(site, {{origin, to}}, 0);
   parts_.site.stats().gaps_repaired.fetch_add(1);
   log_info("Missing rows have been fetched", {{"peer", row_.name}, {"rows", sink.rows()}});
-  return wait_for(end.origin(), end.rows());
+  wait_for(end.origin(), end.rows());
+  return true;
 }
 
-bool Link::wait_for(OriginId origin, Seq seq) {
+void Link::wait_for(OriginId origin, Seq seq) {
   const auto deadline = Clock::now() + kFeedPatience;
   while (!parts_.feed.has_seen(origin, seq)) {
     if (Clock::now() >= deadline) throw LinkError("our own feed does not show what was copied");
     if (!pause(milliseconds{10})) throw LinkError("the server stops");
   }
-  return true;
 }
 
 void Link::say(const std::string& state, const std::string& detail) {

@@ -84,7 +84,7 @@ class Link {
   bool fetch(backend::SiteId site, backend::OriginId origin, backend::Seq from, backend::Seq to);
   void say(const std::string& state, const std::string& detail);
   void save();
-  bool wait_for(backend::OriginId origin, backend::Seq seq);
+  void wait_for(backend::OriginId origin, backend::Seq seq);
   void abandon(const std::string& why);
   bool is_expelled() const { return row_.state == kExpelledPeer; }
   void expel_if_silent();

@@ -18,11 +18,7 @@ constexpr milliseconds kRound{1000};
 
 LinkKeeper::LinkKeeper(Site& site, Journal& journal, Keyspace& keyspace, HybridClock& clock, FeedReader& feed,
                        std::vector<PeerOption> peers, std::int64_t tombstone_retention_ms)
-    : site_(site),
-      journal_(journal),
-      keyspace_(keyspace),
-      feed_(feed),
-      options_(std::move(peers)),
+    : options_(std::move(peers)),
       freeze_(site, feed),
       parts_{site, journal, keyspace, clock, feed, freeze_, tombstone_retention_ms} {}
 
@@ -59,18 +55,18 @@ void LinkKeeper::run() {
 }
 
 void LinkKeeper::round() {
-  if (!site_.is_writer()) {
+  if (!parts_.site.is_writer()) {
     links_.clear();
     session_.reset();
     prepared_ = false;
-    site_.set_own_rows_missing(false);
+    parts_.site.set_own_rows_missing(false);
     return;
   }
-  if (session_ == nullptr) session_ = site_.log().open_links();
+  if (session_ == nullptr) session_ = parts_.site.log().open_links();
   if (!prepared_) add_options();
   prepared_ = true;
   follow_peers();
-  if (site_.linked()) log_frontier();
+  if (parts_.site.linked()) log_frontier();
 }
 
 void LinkKeeper::add_options() {
@@ -93,7 +89,7 @@ void LinkKeeper::add_options() {
 
 void LinkKeeper::follow_peers() {
   const std::vector<PeerRow> peers = session_->peers();
-  site_.set_peers(peers);
+  parts_.site.set_peers(peers);
   std::erase_if(links_, [&](const auto& link) {
     return std::none_of(peers.begin(), peers.end(), [&](const PeerRow& peer) {
       return peer.name == link.first && peer.conninfo == link.second.first;
@@ -118,20 +114,20 @@ void LinkKeeper::log_frontier() {
   // that it has all of its own, and deletions must not be forgotten.
   const auto knows = [](const auto& link) { return link.second.second->knows_own_rows(); };
   const bool missing = !std::all_of(links_.begin(), links_.end(), knows);
-  site_.set_own_rows_missing(missing);
-  if (missing || !journal_.available()) return;
+  parts_.site.set_own_rows_missing(missing);
+  if (missing || !parts_.journal.available()) return;
   const std::string text = pairs_text(freeze_.sayable());
   {
     ShardLocks lock;  // whoever appends holds one, and looks at the role under it
-    lock.lock_one(keyspace_.shards()[0]);
-    if (!site_.is_writer()) return;
-    Journal::Group group(journal_);
+    lock.lock_one(parts_.keyspace.shards()[0]);
+    if (!parts_.site.is_writer()) return;
+    Journal::Group group(parts_.journal);
     backend::Row row;
     row.kind = backend::RowKind::frontier;
     row.value = text;
     group.add(row, wall_clock_ms(), 0);
   }
-  journal_.commit_soon();
+  parts_.journal.commit_soon();
 }
 
 }  // namespace isthmus

@@ -35,10 +35,6 @@ class LinkKeeper {
   void follow_peers();
   void log_frontier();
 
-  Site& site_;
-  Journal& journal_;
-  Keyspace& keyspace_;
-  FeedReader& feed_;
   const std::vector<PeerOption> options_;
   Freeze freeze_;
   const LinkParts parts_;

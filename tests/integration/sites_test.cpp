@@ -104,6 +104,14 @@ class Sites : public SiteFixture {
     places_[a].ways[b]->open();
     places_[b].ways[a]->open();
   }
+  // So that the slots that a site keeps for its peers can be changed.
+  void end_walsenders(std::size_t site) {
+    EXPECT_TRUE(eventually([&] {
+      return places_[site].cluster->value(
+                 "SELECT count(pg_terminate_backend(active_pid)) FROM pg_replication_slots WHERE slot_name "
+                 "LIKE 'isthmus_link_%' AND active") == "0";
+    }));
+  }
   Client client(std::size_t site) { return Client(places_[site].server->port()); }
   std::string call(std::size_t site, std::initializer_list<std::string_view> args) {
     return show(client(site).call(args));
@@ -212,12 +220,7 @@ TEST_F(Sites, CopyTheStateWhenASlotIsLost) {
   cut(0, 1);
   EXPECT_EQ(call(0, {"SET", "meanwhile", "1"}), "OK");
   EXPECT_EQ(call(0, {"DEL", "before"}), "(integer) 1");
-  EXPECT_TRUE(eventually([&] {
-    return places_[0].cluster->value(
-               "SELECT count(pg_terminate_backend(active_pid)) FROM pg_replication_slots WHERE slot_name "
-               "LIKE "
-               "'isthmus_link_%' AND active") == "0";
-  }));
+  end_walsenders(0);
   places_[0].cluster->sql(
       "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE "
       "'isthmus_link_%'");
@@ -236,12 +239,7 @@ TEST_F(Sites, FetchRowsThatALinkHasLost) {
   // What PostgreSQL does when the receiving database goes back in time: the slot is ahead of it.
   cut(0, 1);
   EXPECT_EQ(call(0, {"SET", "lost", "1"}), "OK");
-  EXPECT_TRUE(eventually([&] {
-    return places_[0].cluster->value(
-               "SELECT count(pg_terminate_backend(active_pid)) FROM pg_replication_slots WHERE slot_name "
-               "LIKE "
-               "'isthmus_link_%' AND active") == "0";
-  }));
+  end_walsenders(0);
   places_[0].cluster->sql(
       "SELECT pg_replication_slot_advance(slot_name, pg_current_wal_flush_lsn()) FROM pg_replication_slots "
       "WHERE slot_name LIKE 'isthmus_link_%'");
