@@ -87,6 +87,9 @@ class Peer {
   /// The peer's whole state in one snapshot: mark, keys, fields, then the rows of its log behind its
   /// checkpoint (of all sites, no messages). Fills `reaches` in the same snapshot.
   virtual void read_state(LoadSink& sink, Reaches& reaches) = 0;
+  /// The messages of the peer's own site that were sent at that time or later (milliseconds since the Unix
+  /// epoch, by the clock of its database), with their values, origin by origin in the order of their seq.
+  virtual void read_messages(std::int64_t sent_since, LoadSink& sink) = 0;
   /// The rows of one origin with from <= seq <= to, in their order, messages with their values; what is not
   /// among them does not exist there. False, and nothing is handed out, if some of them have been cut from
   /// the peer's log, or may have been.

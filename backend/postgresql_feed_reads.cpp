@@ -314,10 +314,24 @@ bool FeedReads::read_rows(OriginId origin, Seq from, Seq to, LoadSink& sink) {
   return complete;
 }
 
+void FeedReads::read_messages(SiteId site, std::int64_t sent_since, LoadSink& sink) {
+  const std::string since = std::to_string(sent_since);
+  CopyReader reader(connection_,
+                    "COPY (SELECT DISTINCT ON (l.origin, l.seq) " + select_log_columns("l.value") +
+                        " FROM isthmus.log l WHERE l.site = " + std::to_string(site) +
+                        " AND l.kind IN ('publish', 'spublish') AND l.sent_at >= " + since +
+                        " AND l.arrived >= to_timestamp(" + since + " / 1000.0) - " + kClockMargin +
+                        " ORDER BY l.origin, l.seq, l.position) TO STDOUT (FORMAT binary)");
+  while (reader.next()) sink.row(log_row(reader));
+}
+
+// An origin is that of the site that made its rows. Of copied rows those of the own site count: they are what
+// its database had lost and others still had.
 Reaches read_reaches(PgConnection& connection) {
   const PgResult rows = connection.exec(
       "SELECT coalesce(l.origin, p.origin), coalesce(l.site, p.site, 0), greatest(l.last, p.seq, p.cut), "
-      "coalesce(p.cut, 0) FROM (SELECT origin, max(site) FILTER (WHERE NOT copied) AS site, max(seq) AS last "
+      "coalesce(p.cut, 0) FROM (SELECT origin, max(site) FILTER (WHERE NOT copied OR site = "
+      "(SELECT id FROM isthmus.site)) AS site, max(seq) AS last "
       "FROM isthmus.log WHERE arrived >= (SELECT covered_from FROM isthmus.site) GROUP BY origin) l "
       "FULL JOIN isthmus.progress p ON p.origin = l.origin");
   Reaches reaches;

@@ -25,6 +25,9 @@ class FeedReads {
   void read_state(LoadSink& sink);
   /// The same without messages, for another site; fills `reaches` in the same snapshot.
   void read_state_and_reaches(LoadSink& sink, Reaches& reaches);
+  /// A site's messages that were sent at `sent_since` (milliseconds since the Unix epoch) or later, origin by
+  /// origin in the order of their seq.
+  void read_messages(SiteId site, std::int64_t sent_since, LoadSink& sink);
   /// The rows of an origin with from <= seq <= to, as far as there are any, in one snapshot; false, and
   /// nothing is handed out, if some of them have been cut or are missing.
   bool read_rows(OriginId origin, Seq from, Seq to, LoadSink& sink);

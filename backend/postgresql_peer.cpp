@@ -66,6 +66,7 @@ class PostgresqlPeer final : public Peer {
   std::string create_slot() override;
   void drop_slots(const std::string& keep) override;
   void read_state(LoadSink& sink, Reaches& reaches) override;
+  void read_messages(std::int64_t sent_since, LoadSink& sink) override;
   bool read_rows(OriginId origin, Seq from, Seq to, LoadSink& sink) override;
 
  private:
@@ -170,6 +171,13 @@ Reaches PostgresqlPeer::reaches(Position& end) {
 void PostgresqlPeer::read_state(LoadSink& sink, Reaches& reaches) {
   read([&](FeedReads& reads) {
     reads.read_state_and_reaches(sink, reaches);
+    return true;
+  });
+}
+
+void PostgresqlPeer::read_messages(std::int64_t sent_since, LoadSink& sink) {
+  read([&](FeedReads& reads) {
+    reads.read_messages(site_, sent_since, sink);
     return true;
   });
 }

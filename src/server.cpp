@@ -220,7 +220,7 @@ class Server::Parts {
   }
 
   void sample() {
-    stats_.sample(wall_clock_ms());
+    stats_.sample(steady_clock_ms());
     const std::uint64_t used = keyspace_.used_bytes();
     if (used > stats_.peak_memory_bytes.load()) stats_.peak_memory_bytes.store(used);
     sampler_.expires_after(milliseconds(100));
@@ -239,7 +239,7 @@ class Server::Parts {
     drained.wait();
     const bool all_committed = journal_.stop(kCommitPatience);
     std::latch closed(static_cast<std::ptrdiff_t>(threads_.size()));
-    const std::int64_t deadline = wall_clock_ms() + kClosePatienceMs;
+    const std::int64_t deadline = steady_clock_ms() + kClosePatienceMs;
     for (const auto& thread : threads_) thread->close_all(deadline, [&] { closed.count_down(); });
     closed.wait();
     for (const auto& thread : threads_) thread->stop();

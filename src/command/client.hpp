@@ -70,7 +70,7 @@ class Client {
   std::string address;                 ///< peer, ip:port
   std::string local_address;           ///< ip:port
   int fd = -1;                         ///< for show: the socket's number, even when it is closed
-  std::int64_t created_ms = 0;
+  std::int64_t created_ms = 0;         ///< by the steady clock, as all moments here
 
   int protocol = 2;
   bool authenticated = false;

@@ -118,7 +118,7 @@ void setinfo(Call& call) {
 }
 
 // CLIENT INFO: the connection's own line.
-void info(Call& call) { reply_lines(call, client_line(call.client, call.now_ms()) + "\n"); }
+void info(Call& call) { reply_lines(call, client_line(call.client, steady_clock_ms()) + "\n"); }
 
 void list_by_id(Call& call) {
   std::vector<std::uint64_t> wanted;
@@ -131,7 +131,7 @@ void list_by_id(Call& call) {
   for (const std::uint64_t number : wanted) lines[number];
   call.services.clients.for_each([&](const Client& client) {
     const auto it = lines.find(client.id);
-    if (it != lines.end()) it->second = client_line(client, call.now_ms()) + "\n";
+    if (it != lines.end()) it->second = client_line(client, steady_clock_ms()) + "\n";
   });
   std::string text;
   for (const std::uint64_t number : wanted) text += lines[number];
@@ -155,7 +155,7 @@ void list(Call& call) {
   }
   std::string text;
   call.services.clients.for_each([&](const Client& client) {
-    if (!type || type_of(client) == *type) text += client_line(client, call.now_ms()) + "\n";
+    if (!type || type_of(client) == *type) text += client_line(client, steady_clock_ms()) + "\n";
   });
   reply_lines(call, text);
 }
@@ -468,7 +468,7 @@ constexpr Command kSubcommands[] = {
 
 std::string client_line(const Client& client, std::int64_t now_ms) {
   constexpr auto kRelaxed = std::memory_order_relaxed;
-  const auto seconds_since = [&](std::int64_t then_ms) {
+  const auto seconds_since = [now_ms](std::int64_t then_ms) {
     return std::max<std::int64_t>(now_ms - then_ms, 0) / 1000;
   };
   const std::uint64_t output = client.output_bytes.load(kRelaxed);

@@ -21,7 +21,7 @@ void debug_sleep(Call& call) {
   const double seconds = std::strtod(std::string(call.args[2]).c_str(), nullptr);
   if (seconds > 0) {
     call.client.sleep_until_ms =
-        call.now_ms() + static_cast<std::int64_t>(std::ceil(std::min(seconds, kLongestSeconds) * 1000));
+        steady_clock_ms() + static_cast<std::int64_t>(std::ceil(std::min(seconds, kLongestSeconds) * 1000));
   }
   call.reply.ok();
 }

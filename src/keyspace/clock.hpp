@@ -15,6 +15,12 @@ inline std::int64_t wall_clock_ms() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(since_epoch).count();
 }
 
+/// Milliseconds since some moment in the past, by a clock that nobody sets: for how long something takes.
+inline std::int64_t steady_clock_ms() {
+  const auto since_then = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(since_then).count();
+}
+
 /// 48 bits of wall-clock milliseconds and 16 bits of counter: close to real time, and never the same twice
 /// (Kulkarni et al., "Logical Physical Clocks", OPODIS 2014). Thread-safe.
 class HybridClock {

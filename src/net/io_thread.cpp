@@ -133,8 +133,8 @@ void IoThread::adopt(int fd, std::string address, std::string local_address, boo
     auto session = std::make_unique<Session>(*this, fd, servers_only);
     session->address = address;
     session->local_address = local_address;
-    session->created_ms = now_ms_;
-    session->last_active_ms.store(now_ms_);
+    session->created_ms = steady_ms_;
+    session->last_active_ms.store(steady_ms_);
     clients_.add(*session);
     take_over(std::move(session));
   });
@@ -228,9 +228,14 @@ void IoThread::flush_later(Session& session) {
   dirty_.push_back(&session);
 }
 
+void IoThread::read_clocks() {
+  now_ms_ = wall_clock_ms();
+  steady_ms_ = steady_clock_ms();
+}
+
 void IoThread::run() {
   current = this;
-  now_ms_ = wall_clock_ms();
+  read_clocks();
   while (running_) round(timeout_ms());
   for (auto& [pointer, session] : sessions_) clients_.remove(*session);
   sessions_.clear();
@@ -240,7 +245,7 @@ void IoThread::run() {
 int IoThread::timeout_ms() const {
   if (!unread_.empty()) return 0;
   if (!suspended_.empty()) return kSuspendedTickMs;
-  return static_cast<int>(std::clamp<std::int64_t>(next_tick_ms_ - now_ms_, 0, kTickMs));
+  return static_cast<int>(std::clamp<std::int64_t>(next_tick_ms_ - steady_ms_, 0, kTickMs));
 }
 
 void IoThread::round(int timeout_ms) {
@@ -251,7 +256,7 @@ void IoThread::round(int timeout_ms) {
     timeout_ms = 0;
   const int count = epoll_wait(epoll_fd_, events.data(), kMaxEvents, timeout_ms);
   asleep_.store(false);
-  now_ms_ = wall_clock_ms();
+  read_clocks();
   for (int i = 0; i < count; ++i) {
     auto* session = static_cast<Session*>(events[static_cast<std::size_t>(i)].data.ptr);
     if (session == nullptr) {
@@ -268,7 +273,7 @@ void IoThread::round(int timeout_ms) {
     deliver_mail();
   }
   retry_suspended();
-  if (now_ms_ >= next_tick_ms_) tick();
+  if (steady_ms_ >= next_tick_ms_) tick();
   commit_what_was_appended();
   flush_dirty();
   removed_.clear();
@@ -366,7 +371,7 @@ void IoThread::read_on() {
 }
 
 void IoThread::tick() {
-  next_tick_ms_ = now_ms_ + kTickMs;
+  next_tick_ms_ = steady_ms_ + kTickMs;
   retry_parked();
   measure_load();
   share_load();
@@ -383,7 +388,7 @@ void IoThread::tick() {
     if (!session->closed()) session->check_limits();
     output_left |= !session->closed() && session->has_output();
   }
-  if (on_closed_ == nullptr || (output_left && now_ms_ < close_deadline_ms_)) return;
+  if (on_closed_ == nullptr || (output_left && steady_ms_ < close_deadline_ms_)) return;
   for (Session* session : all) {
     if (!session->closed()) session->close("the server shuts down");
   }
@@ -395,12 +400,12 @@ void IoThread::measure_load() {
   timespec cpu{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
   const std::int64_t cpu_us = cpu.tv_sec * 1'000'000 + cpu.tv_nsec / 1000;
-  const std::int64_t elapsed_ms = now_ms_ - measured_ms_;
+  const std::int64_t elapsed_ms = steady_ms_ - measured_ms_;
   if (measured_ms_ != 0 && elapsed_ms > 0) {
     load_percent_.store(static_cast<int>((cpu_us - measured_cpu_us_) / 10 / elapsed_ms),
                         std::memory_order_relaxed);
   }
-  measured_ms_ = now_ms_;
+  measured_ms_ = steady_ms_;
   measured_cpu_us_ = cpu_us;
 }
 

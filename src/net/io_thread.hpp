@@ -63,7 +63,8 @@ class IoThread : public Mailbox, public AnswerMailbox {
   void sweep_killed();
   /// No request is read any more; `on_drained` runs on this thread when what was read is evaluated.
   void drain(std::function<void()> on_drained);
-  /// Sends what is left as far as the peers take it until `deadline_ms`, then closes everything.
+  /// Sends what is left as far as the peers take it until `deadline_ms` of the steady clock, then closes
+  /// everything.
   void close_all(std::int64_t deadline_ms, std::function<void()> on_closed);
 
   // For its sessions, on this thread.
@@ -71,7 +72,10 @@ class IoThread : public Mailbox, public AnswerMailbox {
   Services& services() { return services_; }
   ThreadStats& stats() { return services_.stats.thread(index_); }
   std::array<char, 64 * 1024>& read_buffer() { return read_buffer_; }
+  /// The wall clock when this round began.
   std::int64_t now_ms() const { return now_ms_; }
+  /// The same moment by the steady clock, for how long something takes.
+  std::int64_t steady_ms() const { return steady_ms_; }
   bool draining() const { return draining_; }
   /// Hands out what is in the mailbox now, so that it reaches those who are subscribed now.
   void deliver_mail();
@@ -117,6 +121,7 @@ class IoThread : public Mailbox, public AnswerMailbox {
   void commit_what_was_appended();
   void wake();
   int timeout_ms() const;
+  void read_clocks();
 
   const std::size_t index_;
   Services& services_;
@@ -126,7 +131,7 @@ class IoThread : public Mailbox, public AnswerMailbox {
   std::thread thread_;
   bool running_ = true;
   bool draining_ = false;
-  std::int64_t now_ms_ = 0;
+  std::int64_t now_ms_ = 0, steady_ms_ = 0;
   std::int64_t next_tick_ms_ = 0;
   std::int64_t close_deadline_ms_ = 0;
   std::function<void()> on_closed_;

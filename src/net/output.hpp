@@ -23,6 +23,7 @@ class Output {
   /// Where the next reply's bytes go.
   std::string& replies() { return bytes_; }
   /// The bytes since the last call are one reply; it may leave when `gate` is committed (0: at once).
+  /// `now_ms` is by the steady clock.
   void end_reply(backend::Seq gate, std::int64_t now_ms);
   /// Takes back what has been written since the last end_reply.
   void drop_reply() { bytes_.resize(reply_end_); }

@@ -117,7 +117,7 @@ ssize_t Session::receive(char* data, std::size_t room) {
   if (readable_) io_->read_again(*this);
   ThreadStats::add(io_->stats().input_bytes, static_cast<std::uint64_t>(size));
   ThreadStats::add(io_->stats().read_calls, 1);
-  last_active_ms.store(io_->now_ms(), std::memory_order_relaxed);
+  last_active_ms.store(io_->steady_ms(), std::memory_order_relaxed);
   return size;
 }
 
@@ -147,7 +147,7 @@ void Session::process() {
 
 bool Session::must_wait() {
   if (output_.pending_bytes() > kStopReadingAboveBytes) return true;
-  if (sleep_until_ms > io_->now_ms()) return true;
+  if (sleep_until_ms > io_->steady_ms()) return true;
   const Services& services = io_->services();
   if (services.forwarder != nullptr && services.forwarder->full() && is_elsewhere(services)) return true;
   return services.journal.backlog_bytes() > Journal::kBacklogLimitBytes;
@@ -254,7 +254,7 @@ void Session::take_answer(ForwardAnswer& answer) {
   pending_->fill(answer.request, std::move(answer.reply));
   pending_->take([&](std::string_view reply) {
     output_.replies().append(reply);
-    output_.end_reply(0, io_->now_ms());
+    output_.end_reply(0, io_->steady_ms());
   });
   awaits_forwarded = !pending_->empty();
   if (!awaits_forwarded) pending_->after_exec = false;
@@ -310,19 +310,19 @@ void Session::after_reply(backend::Seq gate) {
   }
   if (drops_reply()) output_.drop_reply();
   const bool waits = gate > io_->services().journal.committed();
-  output_.end_reply(waits ? gate : 0, io_->now_ms());
+  output_.end_reply(waits ? gate : 0, io_->steady_ms());
   if (close_after_reply) closing_ = true;
 }
 
 void Session::protocol_error() {
   resp::Writer(output_.replies(), protocol).error(parser_.error());
-  output_.end_reply(0, io_->now_ms());
+  output_.end_reply(0, io_->steady_ms());
   io_->services().stats.count_error(parser_.error());
   closing_ = true;
 }
 
 void Session::flush() {
-  if (sleep_until_ms > io_->now_ms()) {
+  if (sleep_until_ms > io_->steady_ms()) {
     io_->suspend(*this);  // DEBUG SLEEP: its reply comes after the time
     return;
   }
@@ -373,7 +373,7 @@ void Session::check_commit_timeout(std::int64_t timeout_ms) {
   if (peer != nullptr) return;
   Services& services = io_->services();
   const std::size_t failed =
-      output_.fail_gated(services.journal.committed(), io_->now_ms() - timeout_ms,
+      output_.fail_gated(services.journal.committed(), io_->steady_ms() - timeout_ms,
                          "CLUSTERDOWN The write is not in the log yet, it may or may not be done: " +
                              services.journal.unavailable_reason());
   if (failed == 0) return;
@@ -395,8 +395,8 @@ bool Session::over_output_limit() {
     over_soft_limit_since_ms_ = 0;
     return false;
   }
-  if (over_soft_limit_since_ms_ == 0) over_soft_limit_since_ms_ = io_->now_ms();
-  return io_->now_ms() - over_soft_limit_since_ms_ >
+  if (over_soft_limit_since_ms_ == 0) over_soft_limit_since_ms_ = io_->steady_ms();
+  return io_->steady_ms() - over_soft_limit_since_ms_ >
          limit.soft_seconds.load(std::memory_order_relaxed) * 1000;
 }
 
@@ -425,7 +425,7 @@ void Session::check_limits() {
   const bool exempt =
       in_subscribed_mode() || monitors.load(std::memory_order_relaxed) || peer != nullptr || awaits_forwarded;
   if (timeout_s > 0 && !exempt &&
-      io_->now_ms() - last_active_ms.load(std::memory_order_relaxed) > timeout_s * 1000) {
+      io_->steady_ms() - last_active_ms.load(std::memory_order_relaxed) > timeout_s * 1000) {
     close("idle for longer than timeout");
   }
 }

@@ -356,7 +356,8 @@ void FeedReader::row(const Row& row) {
     clock_.observe(row.version);
   }
   if (row.kind == RowKind::lease && !foreign) {
-    show_lease(row);
+    // A copied one was lost with the database's last rows, and has come back from a peer: its time is over.
+    if (!row.copied) show_lease(row);
     return;
   }
   if (own_.contains(row.origin)) {
@@ -469,8 +470,11 @@ std::int64_t FeedReader::clock_offset_of(backend::SiteId site) const {
 
 // `then_ms` is by the clock of that site's database.
 bool FeedReader::is_fresh(std::int64_t then_ms, backend::SiteId site) const {
-  return wall_clock_ms() + site_.clock_offset_ms() + clock_offset_of(site) - then_ms <=
-         settings_.message_max_age_ms;
+  return then_ms >= fresh_since_ms(site);
+}
+
+std::int64_t FeedReader::fresh_since_ms(backend::SiteId site) const {
+  return wall_clock_ms() + site_.clock_offset_ms() + clock_offset_of(site) - settings_.message_max_age_ms;
 }
 
 void FeedReader::publish(const Row& row) {

@@ -78,6 +78,9 @@ class FeedReader final : private backend::FeedSink {
   backend::Vector foreign_vector() const;
   std::vector<backend::StoredFrontier> frontiers() const;
   backend::Seq last(backend::OriginId origin) const;
+  /// Messages of the site that were sent before are stale: milliseconds since the Unix epoch, by the clock of
+  /// that site's database.
+  std::int64_t fresh_since_ms(backend::SiteId site) const;
   /// Whether the rows of this origin have been folded up to there.
   bool has_seen(backend::OriginId origin, backend::Seq seq) const;
 

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "src/keyspace/clock.hpp"
 #include "src/observe/logging.hpp"
 
 namespace isthmus {
@@ -68,16 +69,10 @@ int begin_connect(const std::string& address) {
   return -1;
 }
 
-std::int64_t steady_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
 }  // namespace
 
 Forwarder::Forwarder(Site& site, const std::atomic<std::int64_t>& commit_timeout_ms)
-    : site_(site), commit_timeout_ms_(commit_timeout_ms), queue_(site.server(), steady_ms()) {
+    : site_(site), commit_timeout_ms_(commit_timeout_ms), queue_(site.server(), steady_clock_ms()) {
   wake_fd_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
 }
@@ -98,7 +93,7 @@ void Forwarder::stop() {
   thread_.join();
 }
 
-std::int64_t Forwarder::now_ms() const { return steady_ms(); }
+std::int64_t Forwarder::now_ms() const { return steady_clock_ms(); }
 
 void Forwarder::wake() {
   if (woken_.exchange(true)) return;

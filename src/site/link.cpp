@@ -143,6 +143,8 @@ void Link::open_sessions() {
   peer_ = links_->connect(row_.conninfo);
   check_identity();
   next_compare_ = next_own_ = {};
+  seen_end_ = 0;
+  stuck_at_.clear();
   idle_since_ = Clock::now();
 }
 
@@ -208,6 +210,9 @@ void Link::compare() {
     copy_state("the peer's database went back in time");
     return;
   }
+  if (subscription != subscriptions.end()) repair_ends(theirs, subscription->second);
+  seen_there_ = theirs;
+  seen_end_ = end;
   row_.clock_offset_ms = peer_->clock_offset_ms() - parts_.site.clock_offset_ms();
   row_.lag_rows = 0;
   for (const auto& [origin, reach] : theirs) {
@@ -221,6 +226,26 @@ void Link::compare() {
   if (Clock::now() < next_own_) return;
   next_own_ = Clock::now() + kOwnRows;
   fetch_own_rows(theirs);
+}
+
+// A gap shows when a later row of its origin comes. Of an origin that has ended none does: that is missing of
+// it which the peer had when we last looked, and which does not come although all that there was then has.
+void Link::repair_ends(const backend::Reaches& theirs, const Subscription& subscription) {
+  if (seen_end_ == 0 || subscription.received < seen_end_) return;
+  for (const auto& [origin, reach] : seen_there_) {
+    const Seq mine = parts_.feed.last(origin);
+    const auto now = theirs.find(origin);
+    if (reach.site != row_.id || reach.last <= mine || now == theirs.end()) continue;
+    if (const auto stuck = stuck_at_.find(origin); stuck == stuck_at_.end() || stuck->second != mine) {
+      stuck_at_[origin] = mine;
+      continue;
+    }
+    log_warning("The last rows of a peer's origin are missing",
+                {{"peer", row_.name}, {"origin", origin}, {"from", mine + 1}, {"to", reach.last}});
+    if (fetch(row_.id, origin, mine + 1, reach.last)) continue;
+    copy_state("rows are missing, and the peer's log does not reach back to them");
+    return;
+  }
 }
 
 // Rows that were ours and that our database has lost. Ours are read last, so that the peer cannot be ahead by
@@ -264,6 +289,7 @@ bool Link::fetch(backend::SiteId site, OriginId origin, Seq from, Seq to) {
     void key(const backend::StoredKey&) override {}
     void field(const backend::StoredField&) override {}
     void row(const Row& row) override {
+      if (row.kind == backend::RowKind::reach) return;  // speaks of the peer's log, not of ours
       Row copy = row;
       copy.copied = true;
       batch_.append(copy);
@@ -333,8 +359,18 @@ CopiedRows::CopiedRows(backend::Links& links, OriginId lease)
 void CopiedRows::add(Row row) {
   row.origin = origin_;
   row.seq = ++last_;
-  row.copied = true;
-  batch_.append(row);
+  append(row);
+}
+
+void CopiedRows::add_message(Row row) {
+  row.group_end = true;
+  append(row);
+}
+
+void CopiedRows::append(const Row& row) {
+  Row copy = row;
+  copy.copied = true;
+  batch_.append(copy);
   if (row.group_end && (batch_.size() >= kRowsATransaction || batch_.bytes() >= kBytesATransaction)) flush();
 }
 

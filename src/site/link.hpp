@@ -79,6 +79,7 @@ class Link {
   std::string broken(const backend::Subscription* subscription);
   void watch(const backend::Subscription& subscription);
   void compare();
+  void repair_ends(const backend::Reaches& theirs, const backend::Subscription& subscription);
   void repair_gaps();
   void fetch_own_rows(const backend::Reaches& theirs);
   bool fetch(backend::SiteId site, backend::OriginId origin, backend::Seq from, backend::Seq to);
@@ -98,6 +99,11 @@ class Link {
   std::unique_ptr<backend::Peer> peer_;
   Clock::time_point next_compare_, next_save_, next_own_, idle_since_;
   std::string said_state_, said_detail_;
+  // What the peer had, and the end of its WAL then: who has received so much and lacks some of it has lost
+  // it.
+  backend::Reaches seen_there_;
+  backend::Position seen_end_ = 0;
+  std::map<backend::OriginId, backend::Seq> stuck_at_;
   std::map<backend::OriginId, backend::Seq> fetched_;  // of this site's own rows: what the peer could give
   std::atomic<bool> own_rows_known_;
   int copied_at_ = -1;  // Freeze::returns when the peer's state was copied; -1: it was not
@@ -113,6 +119,8 @@ class CopiedRows {
   CopiedRows(backend::Links& links, backend::OriginId lease);
   /// Appends a row whose site, version and kind are set; the last row of a group says so.
   void add(backend::Row row);
+  /// Appends a message under its own origin and seq.
+  void add_message(backend::Row row);
   /// The end: says how far the copied site's origins have come. `frontier` 0: only what was missing.
   void finish(backend::SiteId site, const std::map<std::int64_t, std::uint64_t>& reach,
               backend::Version frontier);
@@ -120,6 +128,7 @@ class CopiedRows {
   backend::Seq rows() const { return last_; }
 
  private:
+  void append(const backend::Row& row);
   void flush();
   backend::Links& links_;
   const backend::OriginId lease_, origin_;

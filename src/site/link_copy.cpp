@@ -82,6 +82,7 @@ class PeerState {
       progress(shard + 1);
     }
     for (const backend::StoredFlush& flush : state_.stored_flushes()) {
+      if (flush.site == parts_.site.log().site() && !own_rows_) continue;
       Row row;
       row.kind = RowKind::flush;
       row.db = flush.db;
@@ -101,6 +102,26 @@ class PeerState {
       }
       for (const auto& [db, name] : keys) delete_if_lacking(Key(db, name), rows);
     }
+  }
+
+  // What was acknowledged there while there was no link, as far as it is young enough to be pushed: with
+  // their own numbers, so that whoever has had them drops them.
+  void copy_messages(backend::Peer& from, CopiedRows& rows) {
+    class Sink final : public backend::LoadSink {
+     public:
+      Sink(const FeedReader& feed, CopiedRows& rows) : feed_(feed), rows_(rows) {}
+      void key(const backend::StoredKey&) override {}
+      void field(const backend::StoredField&) override {}
+      void row(const Row& row) override {
+        if (row.seq > feed_.last(row.origin)) rows_.add_message(row);
+      }
+
+     private:
+      const FeedReader& feed_;
+      CopiedRows& rows_;
+    };
+    Sink sink(parts_.feed, rows);
+    from.read_messages(parts_.feed.fresh_since_ms(peer_), sink);
   }
 
   Version frontier() const { return std::max<Version>(reach_.said(peer_, peer_), 1); }
@@ -188,6 +209,7 @@ void Link::copy_state(const std::string& why, bool own_rows) {
                                              {"percent", shards * 100 / kShards}});
   });
   state.delete_what_it_lacks(rows);
+  state.copy_messages(*peer_, rows);
   rows.finish(row_.id, reach_of(before, row_.id), state.frontier());
   links_->create_subscription(row_, slot);
   row_.slot = slot;
