@@ -13,16 +13,18 @@ RUN_POSTGRES_PACKAGES=(postgresql-15 redis-tools)
 
 # To test it, on top of those. redis-server is what Isthmus is compared with.
 TEST_PACKAGES=(
-  clang-format git libgmock-dev libgtest-dev libhiredis-dev postgresql-15 procps python3 redis-server redis-tools
+  clang-format git libgmock-dev libgtest-dev libhiredis-dev postgresql-15 procps python3 python3-redis redis-server redis-tools
   shellcheck sqlite3
 )
+
+# Only where there is no npm: many machines have a newer Node.js than Debian's, which then need not be installed beside it.
+NODE_PACKAGES=(nodejs npm)
 
 # Only for ./test tidy, as clang is large.
 TIDY_PACKAGES=(clang-tidy)
 
-# For k8s/test/run: promtool comes with prometheus. Node.js only where there is none.
+# For k8s/test/run, beside Node.js: promtool comes with prometheus.
 HELM_TEST_PACKAGES=(prometheus python3)
-HELM_TEST_NODE_PACKAGES=(nodejs npm)
 
 is_installed() {
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]

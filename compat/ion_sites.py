@@ -12,39 +12,13 @@ import sys
 import ion
 import resp
 import servers
-import sites
 from checks import Checks
+from pair import LINK_SECONDS, Pair
 
 ROOM = "/ion/room/across"
 USERS = 8
-LINK_SECONDS = 30
 EVENT_SECONDS = 10
 ROUNDS = 10
-
-
-class Pair:
-    """Two linked sites with a server each."""
-
-    def __init__(self, program):
-        self.ends, self.servers = [], []
-        databases = sites.linked_databases(2)
-        try:
-            for here, there in ((0, 1), (1, 0)):
-                options = ["--site", f"site{here}", "--peer", f"site{there}={databases[there][0]}"]
-                server = servers.Server(program, databases[here][0], options=options)
-                server.secret = databases[here][1]
-                self.servers.append(server)
-        except BaseException:
-            self.stop()
-            raise
-
-    def stop(self):
-        for server in self.servers:
-            server.stop()
-
-    def port(self, number):
-        """Of the server that the user or node of that number is at."""
-        return self.servers[number % 2].port
 
 
 def has(port, check):

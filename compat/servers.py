@@ -124,6 +124,17 @@ class Server:
         self.stop()
         raise StartError(f"{self.program} did not start:\n{tail}")
 
+    def kill_and_restart(self):
+        """Ends the process without a warning, and starts it again on the same port and the same data."""
+        self.process.kill()
+        self.process.wait()
+        self.follower.join(2)
+        for _ in range(5):
+            self.log.clear()
+            if self._try_start():
+                return
+        raise StartError(f"{self.program} did not start again:\n{self.log_tail()}")
+
     def _try_start(self):
         ready = threading.Event()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ISTHMUS_")}

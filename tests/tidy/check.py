@@ -40,7 +40,7 @@ ONLY_IN = {
     "libpq-fe.h": ("backend/", "tests/"),
     "CLI/": ("src/config",),
     "spdlog/": ("src/observe/",),
-    "hiredis/": ("tests/",),
+    "hiredis/": ("tests/", "compat/"),
     "gtest/": ("tests/",),
 }
 
