@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Compares COMMAND INFO of every command we serve with redis-server's: name, arity, flags, first and last key, step, categories,
-tips, key specifications. Compared are the commands that must be there (COMMANDS) and all else that ours lists by itself.
+tips, key specifications. Compared are the commands that must be there (COMMANDS) and all else that ours lists by itself. Each of
+them, subcommands too, must stand in a case of cases/*.txt.
 
 Clients read these fields (cluster routing, argument checks), so all of them count; flags, categories and tips are sets.
 """
@@ -8,6 +9,7 @@ Clients read these fields (cluster routing, argument checks), so all of them cou
 import argparse
 import sys
 
+import compare
 import differences
 import normalise
 import resp
@@ -57,6 +59,20 @@ def all_names(client):
     return wanted + sorted({name.decode() for name in listed} - set(wanted))
 
 
+def without_case(names, cases):
+    """Those commands (a subcommand is "container|name") that are in no step of these cases."""
+    shown = set()
+    for case in cases:
+        for step in case.steps:
+            words = [word.lower() for word in (step.words or [])[:2] if isinstance(word, bytes)]
+            # What is sent as it is may hold several commands, each on a line.
+            raw = [word for word in step.words or [] if isinstance(word, bytes)] if step.option("raw") or step.option("wire") else []
+            for line in [words] + [part.lower().split()[:2] for word in raw for part in word.split(b"\r\n")]:
+                shown.add(b"|".join(line))
+                shown.update(line[:1])
+    return sorted(name for name in names if name.encode() not in shown)
+
+
 def compare_entry(name, theirs, ours):
     """Lines that say what differs."""
     if name in MORE:
@@ -91,6 +107,9 @@ def main():
                 passed, failed = passed + (not found), failed + bool(found)
                 for line in found:
                     print(f"FAIL RESP{protocol} {line}")
+    for name in without_case(names, compare.load(None)):
+        print(f"FAIL {name} has no case")
+        failed += 1
     unknown = sorted(set(MORE.values()) - set(differences.names()))
     for name in unknown:
         print(f"FAIL differences.md has no {name}")

@@ -14,6 +14,7 @@ import threading
 
 import case_run
 import caselang
+import command_table
 import compare
 import normalise
 import random_commands
@@ -204,6 +205,9 @@ def check_lies(checks):
 def check_differences(checks):
     cases = caselang.read_text("selftest", "differs: never-listed\nPING\n")
     checks.equal("an unknown difference", compare.check_names(cases, []), ["differences.md has no never-listed"])
+    cases = caselang.read_text("some.txt", "== Some\nGET k\n!raw(1) \"CLIENT ID\\r\\n\"\n")
+    checks.equal("a command without a case", command_table.without_case(["get", "never", "client|id", "client|list"], cases),
+                 ["client|list", "never"])
     checks.equal("an unused difference", compare.check_names([], ["unused"]), ["no case uses the difference unused"])
     checks.equal("an unknown normaliser", compare.check_names(caselang.read_text("selftest", "!bad PING\n"), []), ["there is no normaliser !bad"])
     count = len(compare.load(None))
