@@ -27,7 +27,7 @@ struct Parts {
 };
 
 /// In the order of RowKind.
-constexpr std::array<Parts, 16> kParts = {{
+constexpr std::array<Parts, 17> kParts = {{
     {true, false, true},    // set
     {true, false, true},    // update
     {true, true, true},     // hset
@@ -44,6 +44,7 @@ constexpr std::array<Parts, 16> kParts = {{
     {true, false, true},    // lease
     {false, false, true},   // frontier
     {false, false, true},   // reach
+    {false, false, true},   // subscribers
 }};
 
 /// Writes into memory that is large enough.

@@ -232,10 +232,12 @@ void FeedReads::read_log(const Vector& known, const std::string& since, const st
   if (beyond.empty()) return;
   std::vector<std::pair<OriginId, Seq>> origins;
   for (const Beyond& part : beyond) origins.emplace_back(part.origin, seq_of(known, part.origin));
-  const std::string value = messages == Messages::without_value
-                                ? "CASE WHEN l.kind NOT IN ('publish', 'spublish') THEN l.value END"
-                                : "l.value";
-  const std::string filter = messages == Messages::none ? " AND l.kind NOT IN ('publish', 'spublish')" : "";
+  const std::string value =
+      messages == Messages::without_value
+          ? "CASE WHEN l.kind NOT IN ('publish', 'spublish', 'subscribers') THEN l.value END"
+          : "l.value";
+  const std::string filter =
+      messages == Messages::none ? " AND l.kind NOT IN ('publish', 'spublish', 'subscribers')" : "";
   CopyReader reader(
       connection_,
       "COPY (SELECT " + select_log_columns(value) + " FROM isthmus.log l JOIN " + origins_relation(origins) +

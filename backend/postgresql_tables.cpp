@@ -172,7 +172,7 @@ INSERT INTO isthmus.lease (id, server, address) VALUES (0, 0, '');
 // What version 2 says of columns that it added, to new databases and to those of version 1.
 constexpr const char* kCommentsOfVersion2 = R"sql(
 COMMENT ON COLUMN isthmus.log.kind IS
-'set update hset hcreate hdel del expire incr hincr htype flush publish spublish lease frontier reach';
+'set update hset hcreate hdel del expire incr hincr htype flush publish spublish lease frontier reach subscribers';
 COMMENT ON COLUMN isthmus.log.copied IS
 'Taken over from another site''s database by a server, and not brought by that site''s stream';
 COMMENT ON COLUMN isthmus.log.base_version IS
@@ -298,7 +298,7 @@ WITH
     SELECT log.*, ARRAY[log.version, log.site] AS stamp
     FROM isthmus.log LEFT JOIN isthmus.progress ON progress.origin = log.origin
     WHERE log.arrived >= (SELECT covered_from FROM isthmus.site) AND log.seq > coalesce(progress.seq, 0)
-      AND log.kind NOT IN ('publish', 'spublish', 'lease', 'frontier', 'reach')
+      AND log.kind NOT IN ('publish', 'spublish', 'subscribers', 'lease', 'frontier', 'reach')
   ),
   flushed AS (
     SELECT db, max(stamp) AS stamp FROM (

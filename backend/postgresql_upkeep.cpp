@@ -46,7 +46,7 @@ bool is_passing(const PgError& error) {
   return error.sqlstate == "55P03" || error.sqlstate == "55006" || error.in_class("40");
 }
 
-constexpr const char* kMessageKinds = "('publish', 'spublish', 'lease')";
+constexpr const char* kMessageKinds = "('publish', 'spublish', 'subscribers', 'lease')";
 
 /// The end of a partition's range, of a row `c` of pg_class; NULL for the default partition.
 constexpr const char* kUpperBound =

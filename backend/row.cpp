@@ -10,9 +10,9 @@ namespace isthmus::backend {
 namespace {
 
 /// In the order of RowKind.
-constexpr std::array<std::string_view, 16> kKindNames = {
-    "set",   "update", "hset",  "hcreate", "hdel",     "del",   "expire",   "incr",
-    "hincr", "htype",  "flush", "publish", "spublish", "lease", "frontier", "reach"};
+constexpr std::array<std::string_view, 17> kKindNames = {
+    "set",   "update", "hset",    "hcreate",  "hdel",  "del",      "expire", "incr",       "hincr",
+    "htype", "flush",  "publish", "spublish", "lease", "frontier", "reach",  "subscribers"};
 
 /// What a cleared batch may keep: enough for a busy group commit, small beside the keyspace.
 constexpr std::size_t kKeptBytes = 4U << 20U;

@@ -37,6 +37,9 @@ enum class RowKind : std::uint8_t {
   lease,     ///< somebody took the right to write: the first row of an origin
   frontier,  ///< how far a site has folded the others: value is "site=version …", logged once a second
   reach,     ///< copied up to here: value is "origin=seq …" of the site whose rows were copied
+  /// A server tells the others who subscribes at it (src/site/announcements.hpp); of the messages' origin,
+  /// and treated as they are, but handed to no client
+  subscribers,
 };
 
 /// Whether a row of this kind says something of a key or a database: all but messages and bookkeeping.
@@ -44,7 +47,10 @@ inline bool is_state(RowKind kind) { return kind <= RowKind::flush; }
 /// Whether it says something of one key.
 inline bool is_of_key(RowKind kind) { return kind < RowKind::flush; }
 inline bool is_count(RowKind kind) { return kind == RowKind::incr || kind == RowKind::hincr; }
-inline bool is_message(RowKind kind) { return kind == RowKind::publish || kind == RowKind::spublish; }
+/// Whether it is of a server's own origin and of no use to anybody later on.
+inline bool is_message(RowKind kind) {
+  return kind == RowKind::publish || kind == RowKind::spublish || kind == RowKind::subscribers;
+}
 
 /// The name of a kind in SQL, and back. `row_kind_from_name` gives nothing for a name of a newer schema.
 std::string_view row_kind_name(RowKind kind);

@@ -230,7 +230,7 @@ void SqliteLog::give_up(const SqliteError& error) {
 
 void SqliteLog::check_row(const Row& row) const {
   if (is_count(row.kind) || row.kind == RowKind::htype || row.kind == RowKind::frontier ||
-      row.kind == RowKind::reach || row.copied) {
+      row.kind == RowKind::reach || row.kind == RowKind::subscribers || row.copied) {
     refuse(AppendError::Kind::rejected, "a row of linked sites does not belong into an embedded log");
   }
   if (row.key.size() + row.field.size() + row.value.size() > options_.max_row_bytes) {

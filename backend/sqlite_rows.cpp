@@ -193,6 +193,7 @@ RowParts parts_of(RowKind kind) {
     case RowKind::htype:
     case RowKind::frontier:
     case RowKind::reach:
+    case RowKind::subscribers:
       break;
   }
   return {false, false, false};

@@ -26,7 +26,8 @@ Membership::Membership(Site& site, Services& services, Checkpointer& checkpointe
       upkeep_(site, services.journal, checkpointer, [this] { return feed_.foreign_vector(); }),
       links_(site, services.journal, services.keyspace, services.clock, feed_, peer_options(services.config),
              services.config.tombstone_retention_ms),
-      inbox_(services) {
+      inbox_(services),
+      announcer_(site, services.journal, services.pubsub) {
   services.site = &site_;
   services.forwarder = &forwarder_;
   forwarder_.on_applied(std::move(wake_io));
@@ -52,6 +53,7 @@ void Membership::connect_parts(Checkpointer& checkpointer) {
                          std::string_view reply) { forwarder_.answered(request, reply); },
       .applied = [this](backend::OriginId lease, backend::Seq seq) { forwarder_.applied(lease, seq); },
       .inbox = [this](const backend::InboxRow& row) { inbox_.take(row); },
+      .subscribers = [this](const backend::Row& row) { announcer_.take(row); },
       .seen =
           [this, &checkpointer](const backend::Vector& seen) {
             if (site_.is_writer()) checkpointer.note_seen(seen);
@@ -122,14 +124,17 @@ void Membership::start() {
   feed_.start();
   upkeep_.start();
   links_.start();
+  announcer_.start();
 }
 
 void Membership::prepare_stop() {
+  announcer_.stop();
   lease_.set_willing(false);
   feed_.give_up_tasks();
 }
 
 void Membership::stop() {
+  announcer_.stop();
   forwarder_.stop();
   links_.stop();
   feed_.stop();

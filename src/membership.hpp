@@ -7,6 +7,7 @@
 
 #include "src/command/inbox.hpp"
 #include "src/command/services.hpp"
+#include "src/site/announcer.hpp"
 #include "src/site/feed_reader.hpp"
 #include "src/site/forwarder.hpp"
 #include "src/site/lease.hpp"
@@ -48,6 +49,7 @@ class Membership {
   Upkeep upkeep_;
   LinkKeeper links_;
   Inbox inbox_;
+  Announcer announcer_;
 };
 
 }  // namespace isthmus

@@ -1,5 +1,8 @@
 // SUBSCRIBE and its family, PUBLISH, PUBSUB (https://redis.io/docs/latest/develop/interact/pubsub/).
+#include <algorithm>
+
 #include "src/command/call.hpp"
+#include "src/pubsub/glob.hpp"
 
 namespace isthmus {
 namespace {
@@ -86,7 +89,9 @@ void publish_to_all(Call& call, bool shard) {
   Services& services = call.services;
   if (!call.fits(call.args[1].size() + call.args[2].size())) return;
   const std::size_t receivers = services.pubsub.receivers(shard, call.args[1]);
-  call.reply.integer(static_cast<std::int64_t>(receivers));
+  const bool available = services.journal.available();
+  const std::size_t elsewhere = available ? services.pubsub.others().receivers(shard, call.args[1]) : 0;
+  call.reply.integer(static_cast<std::int64_t>(receivers + elsewhere));
   backend::Row row;
   row.kind = shard ? backend::RowKind::spublish : backend::RowKind::publish;
   row.key = call.args[1];
@@ -97,7 +102,6 @@ void publish_to_all(Call& call, bool shard) {
     return;
   }
   const backend::Seq gate = std::max(call.client.last_gate, call.evaluation().gate());
-  const bool available = services.journal.available();
   const bool waits = gate > services.journal.committed() && available;
   backend::Seq place = 0;
   if (available || services.journal.backlog_bytes() < Journal::kBacklogLimitBytes / 2) {
@@ -145,9 +149,22 @@ void publish_message(Call& call, bool shard) {
   call.reply.integer(static_cast<std::int64_t>(receivers));
 }
 
-// PUBLISH channel message, SPUBLISH shardchannel message → number of receivers on this server.
+// PUBLISH channel message, SPUBLISH shardchannel message → number of receivers on all live servers.
 void publish(Call& call) { publish_message(call, false); }
 void spublish(Call& call) { publish_message(call, true); }
+
+// Names with subscribers at any server, each once.
+std::vector<std::string> names_everywhere(const PubSub& pubsub, ChannelKind kind,
+                                          std::optional<std::string_view> pattern) {
+  std::vector<std::string> names = pubsub.channels(kind, pattern);
+  if (pubsub.others().empty()) return names;
+  pubsub.others().for_each_name(kind, [&](std::string_view name) {
+    if (!pattern || glob_match(*pattern, name)) names.emplace_back(name);
+  });
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  return names;
+}
 
 void reply_names(Call& call, ChannelKind kind) {
   if (call.argc() > 3) {
@@ -155,8 +172,8 @@ void reply_names(Call& call, ChannelKind kind) {
                      "'. Try PUBSUB HELP.");
     return;
   }
-  const auto names =
-      call.services.pubsub.channels(kind, call.argc() > 2 ? std::optional(call.args[2]) : std::nullopt);
+  const auto names = names_everywhere(call.services.pubsub, kind,
+                                      call.argc() > 2 ? std::optional(call.args[2]) : std::nullopt);
   call.reply.array(names.size());
   for (const std::string& name : names) call.reply.bulk(name);
 }
@@ -165,7 +182,9 @@ void reply_counts(Call& call, ChannelKind kind) {
   call.reply.array((call.argc() - 2) * 2);
   for (std::size_t i = 2; i < call.argc(); ++i) {
     call.reply.bulk(call.args[i]);
-    call.reply.integer(static_cast<std::int64_t>(call.services.pubsub.subscribers(kind, call.args[i])));
+    const PubSub& pubsub = call.services.pubsub;
+    call.reply.integer(static_cast<std::int64_t>(pubsub.subscribers(kind, call.args[i]) +
+                                                 pubsub.others().subscribers(kind, call.args[i])));
   }
 }
 
@@ -174,7 +193,10 @@ void pubsub_shardchannels(Call& call) { reply_names(call, ChannelKind::shard); }
 void pubsub_numsub(Call& call) { reply_counts(call, ChannelKind::channel); }
 void pubsub_shardnumsub(Call& call) { reply_counts(call, ChannelKind::shard); }
 void pubsub_numpat(Call& call) {
-  call.reply.integer(static_cast<std::int64_t>(call.services.pubsub.patterns()));
+  const PubSub& pubsub = call.services.pubsub;
+  const bool alone = pubsub.others().empty();
+  call.reply.integer(static_cast<std::int64_t>(
+      alone ? pubsub.patterns() : names_everywhere(pubsub, ChannelKind::pattern, std::nullopt).size()));
 }
 void pubsub_help(Call& call) {
   constexpr std::string_view kLines[] = {

@@ -1,6 +1,7 @@
 #include "src/pubsub/pubsub.hpp"
 
 #include <mutex>
+#include <utility>
 
 #include "src/keyspace/table.hpp"
 #include "src/pubsub/glob.hpp"
@@ -14,6 +15,7 @@ void PubSub::subscribe(ChannelKind kind, std::string_view name, std::size_t thre
   auto& names = registry(kind);
   auto it = names.find(name);
   if (it == names.end()) it = names.emplace(std::string(name), Counts{}).first;
+  note(kind, name, it->second.total);
   it->second.by_thread.resize(mailboxes_.size());
   ++it->second.by_thread[thread];
   ++it->second.total;
@@ -25,6 +27,7 @@ void PubSub::unsubscribe(ChannelKind kind, std::string_view name, std::size_t th
   auto& names = registry(kind);
   const auto it = names.find(name);
   if (it == names.end()) return;
+  note(kind, name, it->second.total);
   --it->second.by_thread[thread];
   if (--it->second.total == 0) names.erase(it);
   totals_[static_cast<std::size_t>(kind)].fetch_sub(1);
@@ -98,6 +101,67 @@ std::size_t PubSub::patterns() const { return names(ChannelKind::pattern); }
 std::size_t PubSub::names(ChannelKind kind) const {
   const std::shared_lock lock(mutex_);
   return registry(kind).size();
+}
+
+bool PubSub::has_names() const {
+  const std::shared_lock lock(mutex_);
+  return !(registry(ChannelKind::channel).empty() && registry(ChannelKind::pattern).empty() &&
+           registry(ChannelKind::shard).empty());
+}
+
+void PubSub::note_changes() {
+  const std::unique_lock lock(mutex_);
+  noting_ = true;
+}
+
+// Under the lock. Only the first change since the last look says what others were told.
+void PubSub::note(ChannelKind kind, std::string_view name, std::uint32_t before) {
+  if (!noting_ || too_many_changes_ || kind == ChannelKind::monitor) return;
+  auto& changes = changes_[static_cast<std::size_t>(kind)];
+  if (changes.contains(name)) return;
+  if (changes.size() < kChangesLimit) {
+    changes.emplace(std::string(name), before);
+    return;
+  }
+  too_many_changes_ = true;
+  for (auto& all : changes_) all = {};
+}
+
+std::optional<std::vector<PubSub::NamedCount>> PubSub::take_changes(std::size_t bytes) {
+  const std::unique_lock lock(mutex_);
+  if (std::exchange(too_many_changes_, false)) return std::nullopt;
+  std::vector<NamedCount> taken;
+  std::size_t size = 0;
+  for (const ChannelKind kind : {ChannelKind::channel, ChannelKind::pattern, ChannelKind::shard}) {
+    const Registry& names = registry(kind);
+    auto& changes = changes_[static_cast<std::size_t>(kind)];
+    for (auto it = changes.begin(); it != changes.end() && size < bytes;) {
+      const auto now = names.find(it->first);
+      const std::uint32_t count = now == names.end() ? 0 : now->second.total;
+      if (count != it->second) {
+        size += it->first.size();
+        taken.push_back({kind, it->first, count});
+      }
+      changes.erase(it++);
+    }
+    // A table that was large once is looked through by everybody who comes after.
+    if (changes.empty()) changes = {};
+  }
+  return taken;
+}
+
+std::vector<PubSub::NamedCount> PubSub::all_counts(std::size_t bytes) const {
+  const std::shared_lock lock(mutex_);
+  std::vector<NamedCount> all;
+  std::size_t size = 0;
+  for (const ChannelKind kind : {ChannelKind::channel, ChannelKind::pattern, ChannelKind::shard}) {
+    for (const auto& [name, counts] : registry(kind)) {
+      if (size >= bytes) return all;
+      size += name.size();
+      all.push_back({kind, name, counts.total});
+    }
+  }
+  return all;
 }
 
 std::vector<std::string> PubSub::channels(ChannelKind kind, std::optional<std::string_view> pattern) const {

@@ -11,23 +11,11 @@
 #include <string_view>
 #include <vector>
 
-#include <boost/unordered/unordered_flat_map.hpp>
-
 #include "src/pubsub/message.hpp"
+#include "src/pubsub/remote_subscribers.hpp"
+#include "src/pubsub/string_map.hpp"
 
 namespace isthmus {
-
-/// Lets maps of strings be asked with a view.
-struct StringHash {
-  using is_transparent = void;
-  std::size_t operator()(std::string_view text) const;
-};
-struct StringEqual {
-  using is_transparent = void;
-  bool operator()(std::string_view a, std::string_view b) const { return a == b; }
-};
-template <class Value>
-using StringMap = boost::unordered_flat_map<std::string, Value, StringHash, StringEqual>;
 
 /// Where an I/O thread takes its messages. `push` is called by any thread, in the order of publishing, and
 /// must not block.
@@ -77,6 +65,26 @@ class PubSub {
   std::size_t patterns() const;
   /// Names of that kind that have a subscriber, each once.
   std::size_t names(ChannelKind kind) const;
+  /// Whether anybody subscribes to anything.
+  bool has_names() const;
+
+  // For telling other servers. One thread.
+  /// From now on names whose number of subscribers changes are noted.
+  void note_changes();
+  struct NamedCount {
+    ChannelKind kind;
+    std::string name;
+    std::uint32_t count;
+  };
+  /// Names whose number of subscribers is another one than when they were last taken, of about `bytes` of
+  /// names at most; the rest comes with the next call. Nothing if too many have changed to be noted: then all
+  /// counts are to be told.
+  std::optional<std::vector<NamedCount>> take_changes(std::size_t bytes);
+  /// All names with subscribers, of about `bytes` of names at most.
+  std::vector<NamedCount> all_counts(std::size_t bytes) const;
+  /// Who subscribes at other servers. What is said above counts this server only.
+  RemoteSubscribers& others() { return others_; }
+  const RemoteSubscribers& others() const { return others_; }
   /// PUBSUB CHANNELS and SHARDCHANNELS: names with a subscriber that match the pattern, or all.
   std::vector<std::string> channels(ChannelKind kind, std::optional<std::string_view> pattern) const;
 
@@ -89,11 +97,19 @@ class PubSub {
   Registry& registry(ChannelKind kind) { return registries_[static_cast<std::size_t>(kind)]; }
   const Registry& registry(ChannelKind kind) const { return registries_[static_cast<std::size_t>(kind)]; }
   std::size_t send(const Counts& counts, const MessageRef& message) const;
+  void note(ChannelKind kind, std::string_view name, std::uint32_t before);
+
+  // Names that have changed, with what others were told of them; a client may change as many as it likes
+  // before somebody takes them.
+  static constexpr std::size_t kChangesLimit = 200'000;
 
   mutable std::shared_mutex mutex_;
   std::array<Registry, kChannelKinds> registries_;
   std::array<std::atomic<std::uint64_t>, kChannelKinds> totals_{};
   std::vector<Mailbox*> mailboxes_;
+  bool noting_ = false, too_many_changes_ = false;
+  std::array<StringMap<std::uint32_t>, kChannelKinds> changes_;
+  RemoteSubscribers others_;
 };
 
 }  // namespace isthmus

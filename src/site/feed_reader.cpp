@@ -7,6 +7,7 @@
 #include "src/keyspace/difference.hpp"
 #include "src/observe/logging.hpp"
 #include "src/pubsub/keyspace_events.hpp"
+#include "src/site/announcements.hpp"
 #include "src/site/state_loader.hpp"
 
 namespace isthmus {
@@ -478,6 +479,12 @@ std::int64_t FeedReader::fresh_since_ms(backend::SiteId site) const {
 }
 
 void FeedReader::publish(const Row& row) {
+  if (row.kind == RowKind::subscribers) {
+    const std::int64_t age_ms =
+        wall_clock_ms() + site_.clock_offset_ms() + clock_offset_of(row.site) - row.sent_at;
+    if (!row.copied && age_ms <= AnnouncementBook::kSilenceMs) hooks_.subscribers(row);
+    return;
+  }
   if (!is_fresh(row.sent_at, row.site)) {
     site_.stats().stale_messages.fetch_add(1, std::memory_order_relaxed);
     return;

@@ -36,7 +36,8 @@ class FeedReader final : private backend::FeedSink {
     std::function<void(std::uint64_t, std::string_view)> answered;  ///< a request of this server, its reply
     std::function<void(backend::OriginId, backend::Seq)> applied;   ///< the current lease, up to here
     std::function<void(const backend::InboxRow&)> inbox;            ///< only while this is the writer
-    std::function<void(const backend::Vector&)> seen;               ///< highest seqs of others' rows
+    std::function<void(const backend::Row&)> subscribers;  ///< what another server has just announced
+    std::function<void(const backend::Vector&)> seen;      ///< highest seqs of others' rows
     /// A row of the state that no server of this site made; only while this is the writer.
     std::function<void(const backend::Row&)> foreign;
     /// Calls its argument behind the events of this server's own commands that wait for their commit.

@@ -39,7 +39,8 @@ void cut_all(Log& log) {
 
 /// Kinds that only a shared log of linked sites has.
 bool is_of_links(RowKind kind) {
-  return is_count(kind) || kind == RowKind::htype || kind == RowKind::frontier || kind == RowKind::reach;
+  return is_count(kind) || kind == RowKind::htype || kind == RowKind::frontier || kind == RowKind::reach ||
+         kind == RowKind::subscribers;
 }
 
 std::vector<Row> rows_of_every_kind() {
@@ -99,10 +100,10 @@ TEST(SqliteLog, RefusesRowsOfLinkedSites) {
   Row copied = make_row(1, RowKind::set, "k", "", "v");
   copied.copied = true;
   std::vector<Row> rows = {copied};
-  for (int i = 0; i <= static_cast<int>(RowKind::reach); ++i) {
+  for (int i = 0; i <= static_cast<int>(RowKind::subscribers); ++i) {
     if (is_of_links(static_cast<RowKind>(i))) rows.push_back(make_row(1, static_cast<RowKind>(i), "k", "f"));
   }
-  ASSERT_EQ(rows.size(), 6U);
+  ASSERT_EQ(rows.size(), 7U);
   for (const Row& row : rows) {
     SCOPED_TRACE(row_kind_name(row.kind));
     EXPECT_THROW(log->append(make_batch({row})), AppendError);

@@ -169,6 +169,7 @@ void Model::row(const Row& row) {
     case RowKind::htype:
     case RowKind::frontier:
     case RowKind::reach:
+    case RowKind::subscribers:
       break;
   }
 }

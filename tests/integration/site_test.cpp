@@ -99,7 +99,7 @@ TEST_F(Site, CarriesMessagesBothWays) {
     subscriber.subscribe("PSUBSCRIBE", {"n*"});
     own.subscribe("SUBSCRIBE", {"news"});
     const std::string binary("a\0\r\n\xff", 5);
-    EXPECT_EQ(show(publisher.call({"PUBLISH", "news", binary})), "(integer) 1");
+    EXPECT_EQ(publisher.call({"PUBLISH", "news", binary}).type, resp::Value::Type::integer);
     EXPECT_EQ(subscriber.next_message(), (Message{"message", "", "news", binary, {}}));
     EXPECT_EQ(subscriber.next_message(), (Message{"pmessage", "n*", "news", binary, {}}));
     EXPECT_EQ(own.next_message(), (Message{"message", "", "news", binary, {}}));
@@ -107,6 +107,83 @@ TEST_F(Site, CarriesMessagesBothWays) {
     EXPECT_EQ(subscriber.next_message().payload, "end") << "nothing comes twice";
     EXPECT_EQ(own.next_message().payload, "end") << "nothing comes twice";
   }
+}
+
+// Each of the servers says the same of all subscribers of the site.
+TEST_F(Site, CountsSubscribersOfAllServers) {
+  const auto [writer, follower] = writer_and_follower();
+  Client here(writer->port()), there(follower->port()), pattern(follower->port());
+  here.subscribe("SUBSCRIBE", {"news", "only here"});
+  there.subscribe("SUBSCRIBE", {"news", std::string("b\0\n", 3)});
+  there.subscribe("SSUBSCRIBE", {"shard"});
+  here.subscribe("PSUBSCRIBE", {"n*"});
+  pattern.subscribe("PSUBSCRIBE", {"n*", "x*"});
+  for (Server* server : {writer, follower}) {
+    Client asker(server->port());
+    const auto comes_to = [&](std::initializer_list<std::string_view> args, const std::string& reply) {
+      const auto answer = [&] {
+        const resp::Value value = asker.call(args);
+        return value.type == resp::Value::Type::integer ? std::to_string(value.integer) : flat(value);
+      };
+      EXPECT_TRUE(eventually([&] { return answer() == reply; })) << answer() << " instead of " << reply;
+    };
+    comes_to({"PUBSUB", "NUMSUB", "news", "only here", "none"}, "news 2 only here 1 none 0");
+    comes_to({"PUBSUB", "NUMPAT"}, "2");
+    comes_to({"PUBLISH", "news", "m"}, "4");
+    comes_to({"PUBLISH", "x", "m"}, "1");
+    comes_to({"SPUBLISH", "shard", "m"}, "1");
+    comes_to({"PUBSUB", "SHARDCHANNELS"}, "shard");
+    comes_to({"PUBSUB", "SHARDNUMSUB", "shard"}, "shard 1");
+    comes_to({"PUBSUB", "CHANNELS", "*e*"}, "news only here");
+    EXPECT_EQ(asker.call({"PUBSUB", "CHANNELS"}).items.size(), 3U);
+  }
+}
+
+// Who is gone counts no more, whether it could say goodbye or not; who comes knows of all others.
+TEST_F(Site, CountsLiveServersOnly) {
+  const auto [writer, follower] = writer_and_follower();
+  Client first(follower->port()), asker(writer->port());
+  first.subscribe("SUBSCRIBE", {"c"});
+  const auto receivers = [&](Client& client) { return client.call({"PUBLISH", "c", "m"}).integer; };
+  EXPECT_TRUE(eventually([&] { return receivers(asker) == 1; }));
+  Server& newcomer = add_server();
+  Client young(newcomer.port());
+  EXPECT_TRUE(eventually([&] { return receivers(young) == 1; }));
+  young.subscribe("SUBSCRIBE", {"c"});
+  EXPECT_TRUE(eventually([&] { return receivers(asker) == 2; }));
+  follower->kill_now();
+  EXPECT_TRUE(eventually([&] { return receivers(asker) == 1; }, milliseconds(20'000)));
+  newcomer.stop();
+  EXPECT_TRUE(eventually([&] { return receivers(asker) == 0; }));
+}
+
+TEST_F(Site, TellsOfManySubscriptionsInFewRows) {
+  const auto [writer, follower] = writer_and_follower();
+  Client subscriber(follower->port()), asker(writer->port());
+  subscriber.subscribe("SUBSCRIBE", {"stays"});
+  const auto comes_to = [&](const std::string& name, const std::string& count) {
+    const auto answer = [&] { return flat(asker.call({"PUBSUB", "NUMSUB", name})); };
+    EXPECT_TRUE(eventually([&] { return answer() == name + " " + count; })) << answer() << ", not " << count;
+  };
+  comes_to("stays", "1");
+  const auto rows = [&] {
+    return std::stoi(value("SELECT count(*) FROM isthmus.log WHERE kind = 'subscribers'"));
+  };
+  const int before = rows();
+  const auto begin = std::chrono::steady_clock::now();
+  constexpr int kChannels = 100'000, kAtOnce = 1000;
+  for (const std::string_view command : {"SUBSCRIBE", "UNSUBSCRIBE"}) {
+    for (int first = 0; first < kChannels; first += kAtOnce) {
+      std::vector<std::string> names;
+      for (int i = first; i < first + kAtOnce; ++i) names.push_back("channel:" + std::to_string(i));
+      subscriber.subscribe(command, names);
+    }
+    comes_to("channel:" + std::to_string(kChannels - 1), command == "SUBSCRIBE" ? "1" : "0");
+  }
+  EXPECT_TRUE(eventually([&] { return asker.call({"PUBSUB", "CHANNELS"}).items.size() == 1; }));
+  const auto took = std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - begin);
+  // Four rounds a second, of one row each or more if they are large: 2.5 MB in all, twice.
+  EXPECT_LT(rows() - before, 60 + 6 * took.count() / 1000) << "in " << took.count() << " ms";
 }
 
 TEST_F(Site, KeepsTheOrderOfAPublisherAndLosesNothing) {

@@ -46,6 +46,15 @@ class SiteFixture : public testing::Test {
     const std::string text = site_info(server, name);
     return text.empty() ? 0 : std::stoull(text);
   }
+  /// An array of strings and integers on one line.
+  static std::string flat(const resp::Value& array) {
+    std::string line;
+    for (const resp::Value& item : array.items) {
+      if (!line.empty()) line += " ";
+      line += item.type == resp::Value::Type::integer ? std::to_string(item.integer) : item.text;
+    }
+    return line;
+  }
   static std::string role(Server& server) { return site_info(server, "site_role"); }
 
   std::vector<std::unique_ptr<Server>> servers_;
