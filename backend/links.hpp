@@ -90,9 +90,8 @@ class Peer {
   /// The messages of the peer's own site that were sent at that time or later (milliseconds since the Unix
   /// epoch, by the clock of its database), with their values, origin by origin in the order of their seq.
   virtual void read_messages(std::int64_t sent_since, LoadSink& sink) = 0;
-  /// The rows of one origin with from <= seq <= to, in their order, messages with their values; what is not
-  /// among them does not exist there. False, and nothing is handed out, if some of them have been cut from
-  /// the peer's log, or may have been.
+  /// The rows of one origin with from <= seq <= to, in their order, messages with their values. False, and
+  /// nothing is handed out, if the peer's log lacks some of them.
   virtual bool read_rows(OriginId origin, Seq from, Seq to, LoadSink& sink) = 0;
 };
 
@@ -122,6 +121,7 @@ class Links {
   struct KeptSlot {
     std::string state;
     std::uint64_t bytes = 0;
+    std::uint64_t behind = 0;  ///< of WAL that the peer has not received, or not applied, yet
     bool active = false;
   };
   virtual std::map<SiteId, KeptSlot> kept_slots() = 0;

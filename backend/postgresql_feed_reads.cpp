@@ -131,11 +131,7 @@ void FeedReads::read_mark(LoadSink& sink) {
     sink.flushed({static_cast<std::uint8_t>(flushes.integer(i, 0)),
                   static_cast<Version>(flushes.integer(i, 1)), flushes.integer(i, 2)});
   }
-  const PgResult frontiers = connection_.exec("SELECT site, of_site, version FROM isthmus.frontier");
-  for (int i = 0; i < frontiers.rows(); ++i) {
-    sink.frontier(
-        {frontiers.integer(i, 0), frontiers.integer(i, 1), static_cast<Version>(frontiers.integer(i, 2))});
-  }
+  for (const StoredFrontier& frontier : read_frontiers(connection_)) sink.frontier(frontier);
 }
 
 void FeedReads::read_keys(LoadSink& sink) {
@@ -295,21 +291,19 @@ bool FeedReads::read_missing(const Vector& known, FeedSink& sink) {
   return complete;
 }
 
+// An origin's numbers have no holes: what has been cut, or has never come as rows because a copy of the state
+// brought it, shows as one.
 bool FeedReads::read_rows(OriginId origin, Seq from, Seq to, LoadSink& sink) {
   begin_snapshot();
-  const std::string of_origin = " FROM isthmus.log l WHERE l.origin = " + std::to_string(origin);
+  const std::string rows = " FROM isthmus.log l WHERE l.origin = " + std::to_string(origin) +
+                           " AND l.seq BETWEEN " + std::to_string(from) + " AND " + std::to_string(to);
   // For the BRIN index on (origin, seq), whatever the statistics say.
   connection_.exec("SET LOCAL enable_seqscan = off");
-  const auto progress = progress_.find(origin);
-  // Of an origin that the progress does not know all rows are there, or it was forgotten with all of them.
-  const bool complete = progress != progress_.end()
-                            ? progress->second.cut < from
-                            : connection_.exec("SELECT EXISTS (SELECT" + of_origin + ")").boolean(0, 0);
+  const std::int64_t found = connection_.exec("SELECT count(DISTINCT l.seq)" + rows).integer(0, 0);
+  const bool complete = static_cast<Seq>(found) == to - from + 1;
   if (complete) {
     CopyReader reader(connection_, "COPY (SELECT DISTINCT ON (l.seq) " + select_log_columns("l.value") +
-                                       of_origin + " AND l.seq BETWEEN " + std::to_string(from) + " AND " +
-                                       std::to_string(to) +
-                                       " ORDER BY l.seq, l.position) TO STDOUT (FORMAT binary)");
+                                       rows + " ORDER BY l.seq, l.position) TO STDOUT (FORMAT binary)");
     while (reader.next()) sink.row(log_row(reader));
   }
   end_snapshot();
@@ -332,8 +326,8 @@ void FeedReads::read_messages(SiteId site, std::int64_t sent_since, LoadSink& si
 Reaches read_reaches(PgConnection& connection) {
   const PgResult rows = connection.exec(
       "SELECT coalesce(l.origin, p.origin), coalesce(l.site, p.site, 0), greatest(l.last, p.seq, p.cut), "
-      "coalesce(p.cut, 0) FROM (SELECT origin, max(site) FILTER (WHERE NOT copied OR site = "
-      "(SELECT id FROM isthmus.site)) AS site, max(seq) AS last "
+      "coalesce(p.cut, 0) FROM (SELECT origin, max(site) FILTER (WHERE NOT copied OR (kind <> "
+      "'reach' AND site = (SELECT id FROM isthmus.site))) AS site, max(seq) AS last "
       "FROM isthmus.log WHERE arrived >= (SELECT covered_from FROM isthmus.site) GROUP BY origin) l "
       "FULL JOIN isthmus.progress p ON p.origin = l.origin");
   Reaches reaches;
@@ -342,6 +336,15 @@ Reaches read_reaches(PgConnection& connection) {
                                    static_cast<Seq>(rows.integer(i, 3))};
   }
   return reaches;
+}
+
+std::vector<StoredFrontier> read_frontiers(PgConnection& connection) {
+  const PgResult rows = connection.exec("SELECT site, of_site, version FROM isthmus.frontier");
+  std::vector<StoredFrontier> frontiers;
+  for (int i = 0; i < rows.rows(); ++i) {
+    frontiers.push_back({rows.integer(i, 0), rows.integer(i, 1), static_cast<Version>(rows.integer(i, 2))});
+  }
+  return frontiers;
 }
 
 std::vector<InboxRow> FeedReads::read_inbox() {

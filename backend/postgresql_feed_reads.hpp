@@ -14,6 +14,9 @@ namespace isthmus::backend {
 /// How far the database has each origin, by its checkpoint and the log behind it. Throws PgError.
 Reaches read_reaches(PgConnection& connection);
 
+/// What the checkpoint's mark says that the sites have folded.
+std::vector<StoredFrontier> read_frontiers(PgConnection& connection);
+
 /// Reads through an ordinary session, which the owner keeps alive and leaves to this object alone. All
 /// functions throw PgError; after one the session is good for nothing but its end, for it may be inside a
 /// COPY.
@@ -28,8 +31,8 @@ class FeedReads {
   /// A site's messages that were sent at `sent_since` (milliseconds since the Unix epoch) or later, origin by
   /// origin in the order of their seq.
   void read_messages(SiteId site, std::int64_t sent_since, LoadSink& sink);
-  /// The rows of an origin with from <= seq <= to, as far as there are any, in one snapshot; false, and
-  /// nothing is handed out, if some of them have been cut or are missing.
+  /// The rows of an origin with from <= seq <= to in one snapshot; false, and nothing is handed out, if the
+  /// log lacks some of them.
   bool read_rows(OriginId origin, Seq from, Seq to, LoadSink& sink);
   bool read_missing(const Vector& known, FeedSink& sink);
   const Vector& last_seqs() const { return last_seqs_; }

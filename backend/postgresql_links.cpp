@@ -354,8 +354,8 @@ std::map<SiteId, Links::KeptSlot> PostgresqlLinks::kept_slots() {
   return run([](PgConnection& session) {
     const PgResult rows = session.exec(
         "SELECT slot_name, coalesce(wal_status, ''), coalesce((pg_current_wal_lsn() - restart_lsn)::bigint, "
-        "0), "
-        "active FROM pg_replication_slots WHERE starts_with(slot_name, 'isthmus_link_') AND database = "
+        "0), active, coalesce((pg_current_wal_lsn() - confirmed_flush_lsn)::bigint, 0) FROM "
+        "pg_replication_slots WHERE starts_with(slot_name, 'isthmus_link_') AND database = "
         "current_database() ORDER BY active");
     std::map<SiteId, KeptSlot> slots;
     for (int i = 0; i < rows.rows(); ++i) {
@@ -365,6 +365,7 @@ std::map<SiteId, Links::KeptSlot> PostgresqlLinks::kept_slots() {
       of.bytes =
           std::max(of.bytes, static_cast<std::uint64_t>(std::max<std::int64_t>(rows.integer(i, 2), 0)));
       of.active = rows.boolean(i, 3);
+      of.behind = static_cast<std::uint64_t>(std::max<std::int64_t>(rows.integer(i, 4), 0));
     }
     slots.erase(0);
     return slots;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "backend/postgresql_checkpoint.hpp"
+#include "backend/postgresql_feed_reads.hpp"
 #include "backend/postgresql_links.hpp"
 #include "backend/postgresql_schema.hpp"
 
@@ -91,7 +92,10 @@ UpkeepReport PostgresqlUpkeep::round(PgConnection& connection, const ServerRow& 
     chore([&] { end_silent_holder(connection); });
   }
   ++rounds_;
-  chore([&] { report.peers = read_peers(connection); });
+  chore([&] {
+    report.peers = read_peers(connection);
+    report.frontiers = read_frontiers(connection);
+  });
   report.disk_bytes = disk_bytes_;
   report.default_partition_rows = default_rows_;
   if (failure) throw *failure;

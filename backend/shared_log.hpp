@@ -116,6 +116,7 @@ struct UpkeepReport {
   std::uint64_t slot_bytes = 0;              ///< WAL that the permanent slot keeps
   std::uint64_t default_partition_rows = 0;  ///< rows for which no partition was there: alarming
   std::vector<PeerRow> peers;                ///< the table `peer`
+  std::vector<StoredFrontier> frontiers;     ///< what the checkpoint's mark says
 };
 
 class SharedLog : public Log {

@@ -35,6 +35,8 @@ void Checkpointer::note(const Row& row) {
 
 void Checkpointer::note_seen(const backend::Vector& seen) {
   const std::lock_guard lock(noted_);
+  if (is_clean()) oldest_ = Clock::now();
+  saw_others_ = true;
   for (const auto& [origin, seq] : seen) seen_[origin] = std::max(seen_[origin], seq);
 }
 
@@ -48,6 +50,7 @@ void Checkpointer::reset() {
   dirty_.clear();
   flushed_.clear();
   seen_.clear();
+  saw_others_ = false;
   writing_.clear();
   writing_flushed_.clear();
   chunks_.clear();
@@ -57,7 +60,7 @@ void Checkpointer::reset() {
 }
 
 Checkpointer::Dirty& Checkpointer::dirty_key(std::uint8_t db, std::string_view key) {
-  if (dirty_.empty() && flushed_.empty()) oldest_ = Clock::now();
+  if (is_clean()) oldest_ = Clock::now();
   thread_local std::string name;
   name.assign(1, static_cast<char>(db));
   name.append(key);
@@ -76,7 +79,7 @@ void Checkpointer::note_key(std::uint8_t db, std::string_view name) {
 void Checkpointer::note_locked(const Row& row) {
   if (row.seq != 0) seen_[row.origin] = std::max(seen_[row.origin], row.seq);
   if (row.kind == RowKind::flush) {
-    if (dirty_.empty() && flushed_.empty()) oldest_ = Clock::now();
+    if (is_clean()) oldest_ = Clock::now();
     flushed_.push_back({row.db, row.version, row.site});
     return;
   }
@@ -105,7 +108,7 @@ void Checkpointer::note_locked(const Row& row) {
 
 bool Checkpointer::due(Clock::time_point now) const {
   const std::lock_guard lock(noted_);
-  if (dirty_.empty() && flushed_.empty()) return false;
+  if (is_clean()) return false;
   return dirty_.size() >= limits_.dirty_keys || now - oldest_ >= limits_.max_age;
 }
 
@@ -132,6 +135,7 @@ void Checkpointer::begin(Journal& journal) {
   std::sort(writing_.begin(), writing_.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
   std::swap(writing_flushed_, flushed_);
   mark_.vector = seen_;
+  saw_others_ = false;
   phase_ = Phase::flushing;
 }
 

@@ -79,6 +79,7 @@ class Checkpointer {
 
   void note_locked(const backend::Row& row);
   bool due(Clock::time_point now) const;
+  bool is_clean() const { return dirty_.empty() && flushed_.empty() && !saw_others_; }
   static bool settled(Journal& journal, backend::Seq place);
   Dirty& dirty_key(std::uint8_t db, std::string_view key);
   void begin(Journal& journal);
@@ -89,11 +90,12 @@ class Checkpointer {
   Keyspace& keyspace_;
   backend::Log& log_;
   const Limits limits_;
-  mutable std::mutex noted_;  // guards what `note` changes: the next five
+  mutable std::mutex noted_;  // guards what `note` changes: the next six
   DirtyKeys dirty_;
   std::vector<Flushed> flushed_;
   Clock::time_point oldest_;
-  backend::Vector seen_;  // highest seq noted, for each origin
+  backend::Vector seen_;     // highest seq noted, for each origin
+  bool saw_others_ = false;  // rows that change nothing here, of which only the mark is to tell
 
   Phase phase_ = Phase::idle;
   Clock::time_point next_step_;

@@ -50,6 +50,7 @@ void FeedReader::load() {
     const std::lock_guard lock(reach_mutex_);
     read_all(keyspace_, reach_);
   }
+  note_frontiers();
   follow_links();
   site_.set_feed_healthy(true);
 }
@@ -330,6 +331,7 @@ bool FeedReader::take(const Row& row) {
     return false;
   }
   if (row.group_end) reach_.end_group();
+  saw_frontier_ |= row.kind == RowKind::frontier || row.kind == RowKind::reach;
   return true;
 }
 
@@ -403,9 +405,14 @@ void FeedReader::reached(backend::Position position) {
   site_.set_feed_position(position);
   if (std::exchange(saw_foreign_state_, false)) site_.set_foreign_position(position);
   tell_applied();
-  if (seen_.empty()) return;
-  hooks_.seen(seen_);
+  if (!seen_.empty()) hooks_.seen(seen_);
   seen_.clear();
+  if (std::exchange(saw_frontier_, false)) note_frontiers();
+}
+
+void FeedReader::note_frontiers() {
+  const std::lock_guard lock(reach_mutex_);
+  noted_frontiers_ = reach_.frontiers();
 }
 
 void FeedReader::apply_group() {
@@ -574,24 +581,32 @@ void FeedReader::tell_net_change() {
 
 // ---- other sites ----
 
-// What the keyspace may forget depends on what all sites have said.
+// What the keyspace may forget depends on what all sites have said, as far as the checkpoint's mark knows it:
+// what is replayed behind the mark after a crash may be older than a tombstone that it must meet.
 void FeedReader::follow_links() {
   const auto now = std::chrono::steady_clock::now();
   if (now < next_links_) return;
   next_links_ = now + kLinksPeriod;
   const bool linked = site_.linked(), was_linked = keyspace_.linked();
   if (linked != was_linked) keyspace_.set_linked(linked);
-  const std::lock_guard lock(reach_mutex_);
   backend::Version stable = std::numeric_limits<backend::Version>::max();
   if (linked) {
-    // Until a peer is known there is nobody to say what may be forgotten.
+    // Until a peer is known there is nobody to say what may be forgotten; and one that has not been reached
+    // yet may have what other peers have deleted.
     const std::vector<backend::SiteId> peers = site_.peer_ids();
-    stable = peers.empty() && !site_.has_expelled() ? 0 : reach_.stable(peers);
+    const std::vector<backend::PeerRow> rows = site_.peers();
+    const bool all_reached =
+        std::none_of(rows.begin(), rows.end(), [](const auto& row) { return row.id == 0; });
+    Reach marked(site_.log().site());
+    for (const backend::StoredFrontier& frontier : site_.marked_frontiers()) marked.restore(frontier);
+    const bool known = all_reached && (!peers.empty() || site_.has_expelled());
+    stable = known ? marked.stable(peers) : 0;
     // What has been forgotten stays forgotten, even if a site comes that has said nothing yet.
     if (was_linked) stable = std::max(stable, keyspace_.stable());
   }
   keyspace_.set_stable(stable);
   site_.set_stable(stable);
+  const std::lock_guard lock(reach_mutex_);
   site_.stats().gaps_found.store(reach_.gaps_found(), std::memory_order_relaxed);
 }
 
@@ -612,7 +627,7 @@ std::vector<Gap> FeedReader::gaps() const {
 
 std::vector<backend::StoredFrontier> FeedReader::frontiers() const {
   const std::lock_guard lock(reach_mutex_);
-  return reach_.frontiers();
+  return noted_frontiers_;
 }
 
 backend::Seq FeedReader::last(backend::OriginId origin) const {

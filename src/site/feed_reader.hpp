@@ -77,6 +77,7 @@ class FeedReader final : private backend::FeedSink {
   std::vector<Gap> gaps() const;
   /// How far nothing is missing of other sites' origins.
   backend::Vector foreign_vector() const;
+  /// What each site has said, as far as the hook `seen` has been told of everything before.
   std::vector<backend::StoredFrontier> frontiers() const;
   backend::Seq last(backend::OriginId origin) const;
   /// Messages of the site that were sent before are stale: milliseconds since the Unix epoch, by the clock of
@@ -114,6 +115,7 @@ class FeedReader final : private backend::FeedSink {
   bool is_of_other_site(const backend::Row& row) const;
   void show_lease(const backend::Row& row);
   void note_seen(const backend::Row& row);
+  void note_frontiers();
   void count_conflict(const backend::Row& row, backend::Version lost);
   void follow_links();
   Result fold_row(const backend::Row& row);
@@ -143,6 +145,8 @@ class FeedReader final : private backend::FeedSink {
   bool saw_foreign_state_ = false;  // since the last `reached`
   mutable std::mutex reach_mutex_;  // other threads read what this one writes
   Reach reach_;
+  std::vector<backend::StoredFrontier> noted_frontiers_;
+  bool saw_frontier_ = false;                         // since the last `reached`
   boost::unordered_flat_set<backend::OriginId> own_;  // this server as a source of messages, and its leases
   backend::RowBatch group_;                           // rows of a group that has not ended
   std::vector<Result> results_;                       // of the group's rows

@@ -199,6 +199,7 @@ void Journal::wait_for_work() {
 void Journal::run() {
   for (;;) {
     wait_for_work();
+    keep_pace();
     if (lease_keeper_ != nullptr) lease_keeper_->tick();
     if (!commit_with_retries()) break;
     // On a shared log the checkpoint has a thread and a session of its own.
@@ -207,6 +208,11 @@ void Journal::run() {
     if (stopping_ && open_.empty() && open_.deferred.empty()) break;
   }
   if (lease_keeper_ != nullptr) lease_keeper_->give_back();
+}
+
+void Journal::keep_pace() {
+  const std::chrono::microseconds interval(commit_interval_us_.load(std::memory_order_relaxed));
+  if (interval.count() > 0) std::this_thread::sleep_until(last_commit_ + interval);
 }
 
 // False if the process must stop with the batch still uncommitted.
@@ -245,6 +251,7 @@ bool Journal::commit_gathered() {
 
 bool Journal::append_committing() {
   const auto begin = steady_clock::now();
+  last_commit_ = begin;
   try {
     if (lease_keeper_ != nullptr) {
       lease_keeper_->append(committing_.rows, committing_.inbox);

@@ -134,6 +134,8 @@ class Journal {
   };
   const Stats& stats() const { return stats_; }
   void count_checkpoint();
+  /// Commits begin at least so far apart, and so are fewer and larger. Any thread.
+  void set_commit_interval(std::chrono::microseconds interval) { commit_interval_us_ = interval.count(); }
   backend::OriginId origin() const { return lease_stamp().lease; }
   backend::SiteId site() const { return site_; }
 
@@ -171,6 +173,7 @@ class Journal {
     bool empty() const { return rows.empty() && inbox.empty(); }
   };
   void run();
+  void keep_pace();
   bool commit_gathered();
   bool commit_with_retries();
   bool append_committing();
@@ -210,6 +213,8 @@ class Journal {
   backend::Seq lease_seq_ = 0;
   bool stopping_ = false;
   std::chrono::steady_clock::time_point stop_deadline_;
+  std::atomic<std::int64_t> commit_interval_us_{0};
+  std::chrono::steady_clock::time_point last_commit_;  // when it began
 
   Batch committing_;
   LeaseStamp committed_stamp_{};  // the last state row that was committed

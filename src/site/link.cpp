@@ -59,12 +59,16 @@ Link::Link(const LinkParts& parts, backend::PeerRow row)
   thread_ = std::thread([this] { run(); });
 }
 
-void Link::stop() {
+void Link::ask_stop() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   stop_asked_.notify_all();
+}
+
+void Link::stop() {
+  ask_stop();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -127,14 +131,24 @@ void Link::round() {
     copy_state(why);
     return;
   }
-  if (copied_at_ >= 0 && copied_at_ < parts_.freeze.returns() && own_rows_known_.load()) {
-    copy_state("rows of this site have come back since the last copy");
+  if (must_copy_again()) {
+    copy_state("rows that this site had lost have come back since the last copy");
     return;
   }
   watch(*subscription);
   repair_gaps();
   if (Clock::now() >= next_compare_) compare();
   if (Clock::now() >= next_save_) save();
+}
+
+bool Link::must_copy_again() const {
+  return copied_at_ >= 0 && copied_at_ < parts_.freeze.returns() && own_rows_known_.load() &&
+         parts_.feed.gaps().empty();
+}
+
+void Link::count_return() {
+  const int returns = parts_.freeze.count_return();
+  if (copied_at_ == returns - 1) copied_at_ = returns;
 }
 
 void Link::open_sessions() {
@@ -242,7 +256,10 @@ void Link::repair_ends(const backend::Reaches& theirs, const Subscription& subsc
     }
     log_warning("The last rows of a peer's origin are missing",
                 {{"peer", row_.name}, {"origin", origin}, {"from", mine + 1}, {"to", reach.last}});
-    if (fetch(row_.id, origin, mine + 1, reach.last)) continue;
+    if (fetch(row_.id, origin, mine + 1, reach.last)) {
+      count_return();
+      continue;
+    }
     copy_state("rows are missing, and the peer's log does not reach back to them");
     return;
   }
@@ -252,6 +269,7 @@ void Link::repair_ends(const backend::Reaches& theirs, const Subscription& subsc
 // what we have just committed.
 void Link::fetch_own_rows(const backend::Reaches& theirs) {
   const backend::SiteId own = parts_.site.log().site();
+  const auto turn = parts_.freeze.fetch_own();
   const backend::Reaches ours = links_->reaches();
   for (const auto& [origin, reach] : theirs) {
     if (reach.site != own) continue;
@@ -278,6 +296,7 @@ void Link::repair_gaps() {
       copy_state("rows are missing, and the peer's log does not reach back to them");
       return;
     }
+    count_return();
   }
 }
 

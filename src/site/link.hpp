@@ -28,10 +28,13 @@ class Freeze {
   /// Begins; gives what has been folded now. Waits for another copy to end.
   Frontier begin();
   void end();
-  /// Rows of this site that its database had lost have come back from a peer. What another peer had deleted
-  /// and forgotten in the meantime is found by copying its state once more.
-  void count_return() { returns_.fetch_add(1); }
+  /// Rows that this site's database had lost come back from the log of a peer; gives how often they have.
+  /// What another peer, of which only the state was copied, had deleted of them and forgotten since is found
+  /// by copying its state once more.
+  int count_return() { return returns_.fetch_add(1) + 1; }
   int returns() const { return returns_.load(); }
+  /// Held while rows of this site are fetched: what one peer has given another need not.
+  std::unique_lock<std::mutex> fetch_own() { return std::unique_lock(own_rows_); }
   /// What may be said to the other sites.
   Frontier sayable() const;
 
@@ -39,6 +42,7 @@ class Freeze {
   Site& site_;
   FeedReader& feed_;
   mutable std::mutex mutex_;
+  std::mutex own_rows_;
   std::condition_variable ended_;
   bool frozen_ = false;
   std::atomic<int> returns_{0};
@@ -64,6 +68,8 @@ class Link {
   Link(const Link&) = delete;
   Link& operator=(const Link&) = delete;
   void stop();
+  /// The first half of `stop`: so that several can end at the same time.
+  void ask_stop();
   /// Whether nothing of this site's own that its database has lost is left to be fetched from this peer; and
   /// a peer that has never been reached has nothing. Any thread.
   bool knows_own_rows() const { return own_rows_known_.load(); }
@@ -81,6 +87,9 @@ class Link {
   void compare();
   void repair_ends(const backend::Reaches& theirs, const backend::Subscription& subscription);
   void repair_gaps();
+  /// Rows of this peer's own origins have come back: of its own deletions among them none is missing.
+  void count_return();
+  bool must_copy_again() const;
   void fetch_own_rows(const backend::Reaches& theirs);
   bool fetch(backend::SiteId site, backend::OriginId origin, backend::Seq from, backend::Seq to);
   void say(const std::string& state, const std::string& detail);

@@ -35,8 +35,11 @@ std::vector<std::pair<std::uint8_t, std::string>> keys_of(Keyspace& keyspace, st
   return keys;
 }
 
-std::map<std::int64_t, std::uint64_t> reach_of(const backend::Reaches& reaches, SiteId site) {
-  std::map<std::int64_t, std::uint64_t> last;
+/// The last seq of each origin.
+using Seqs = std::map<std::int64_t, std::uint64_t>;
+
+Seqs reach_of(const backend::Reaches& reaches, SiteId site) {
+  Seqs last;
   for (const auto& [origin, reach] : reaches) {
     if (reach.site == site) last[origin] = reach.last;
   }
@@ -105,22 +108,26 @@ class PeerState {
   }
 
   // What was acknowledged there while there was no link, as far as it is young enough to be pushed: with
-  // their own numbers, so that whoever has had them drops them.
-  void copy_messages(backend::Peer& from, CopiedRows& rows) {
+  // their own numbers, so that whoever has had them drops them. What is behind `until` the stream brings.
+  void copy_messages(backend::Peer& from, const Seqs& until, CopiedRows& rows) {
     class Sink final : public backend::LoadSink {
      public:
-      Sink(const FeedReader& feed, CopiedRows& rows) : feed_(feed), rows_(rows) {}
+      Sink(const FeedReader& feed, const Seqs& until, CopiedRows& rows)
+          : feed_(feed), until_(until), rows_(rows) {}
       void key(const backend::StoredKey&) override {}
       void field(const backend::StoredField&) override {}
       void row(const Row& row) override {
-        if (row.seq > feed_.last(row.origin)) rows_.add_message(row);
+        const auto last = until_.find(row.origin);
+        if (last == until_.end() || row.seq > last->second || row.seq <= feed_.last(row.origin)) return;
+        rows_.add_message(row);
       }
 
      private:
       const FeedReader& feed_;
+      const Seqs& until_;
       CopiedRows& rows_;
     };
-    Sink sink(parts_.feed, rows);
+    Sink sink(parts_.feed, until, rows);
     from.read_messages(parts_.feed.fresh_since_ms(peer_), sink);
   }
 
@@ -189,11 +196,11 @@ void Link::copy_state(const std::string& why, bool own_rows) {
   copied_at_ = parts_.freeze.returns();
   links_->drop_subscription(row_.id);
   peer_->drop_slots({});
-  // What the stream will bring is counted from before it, so that messages which come meanwhile are not taken
-  // for repeats; the rows of the state that come twice change nothing the second time.
-  backend::Position end = 0;
-  const backend::Reaches before = peer_->reaches(end);
   const std::string slot = peer_->create_slot();
+  // Up to here the copy stands for the stream: what that brings of it is dropped, and nothing is missing
+  // between the two. Rows of the state that come twice change nothing the second time.
+  backend::Position end = 0;
+  const Seqs until = reach_of(peer_->reaches(end), row_.id);
   const Frozen frozen(parts_.freeze);
   PeerState state(parts_, row_.id, own_rows);
   state.read(*peer_);
@@ -209,8 +216,8 @@ void Link::copy_state(const std::string& why, bool own_rows) {
                                              {"percent", shards * 100 / kShards}});
   });
   state.delete_what_it_lacks(rows);
-  state.copy_messages(*peer_, rows);
-  rows.finish(row_.id, reach_of(before, row_.id), state.frontier());
+  state.copy_messages(*peer_, until, rows);
+  rows.finish(row_.id, until, state.frontier());
   links_->create_subscription(row_, slot);
   row_.slot = slot;
   save();

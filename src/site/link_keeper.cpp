@@ -1,6 +1,7 @@
 #include "src/site/link_keeper.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "src/observe/logging.hpp"
 
@@ -9,10 +10,16 @@ namespace {
 
 using backend::LinkError;
 using backend::PeerRow;
+using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
 // Tombstones live a few of these longer than the slowest link, and a lost end of a stream shows after one.
 constexpr milliseconds kRound{1000};
+// A peer that has not applied so much WAL is falling behind, if we make so many commits in a round.
+constexpr std::uint64_t kBehindBytes = 1U << 20U;
+constexpr std::uint64_t kManyCommits = 200;
+// Between the beginnings of two commits then.
+constexpr microseconds kShortInterval{1000}, kLongInterval{4000};
 
 }  // namespace
 
@@ -33,6 +40,11 @@ void LinkKeeper::stop() {
   }
   stop_asked_.notify_all();
   if (thread_.joinable()) thread_.join();
+  end_links();
+}
+
+void LinkKeeper::end_links() {
+  for (const auto& [name, link] : links_) link.second->ask_stop();
   links_.clear();
 }
 
@@ -56,9 +68,11 @@ void LinkKeeper::run() {
 
 void LinkKeeper::round() {
   if (!parts_.site.is_writer()) {
-    links_.clear();
+    end_links();
     session_.reset();
     prepared_ = false;
+    commit_interval_ = microseconds{0};
+    parts_.journal.set_commit_interval(commit_interval_);
     parts_.site.set_own_rows_missing(false);
     return;
   }
@@ -67,6 +81,7 @@ void LinkKeeper::round() {
   prepared_ = true;
   follow_peers();
   if (parts_.site.linked()) log_frontier();
+  set_pace();
 }
 
 void LinkKeeper::add_options() {
@@ -106,6 +121,24 @@ void LinkKeeper::follow_peers() {
                   {{"peer", peer.name}});
     }
   }
+}
+
+// A peer's PostgreSQL applies commit by commit, and each costs it as much as some twenty rows. While one that
+// is connected falls behind, our commits become fewer and larger; nobody waits longer than the peer makes its
+// own clients wait anyway.
+void LinkKeeper::set_pace() {
+  const std::uint64_t commits = parts_.journal.stats().commits.load(std::memory_order_relaxed);
+  const std::uint64_t done = commits - std::exchange(commits_, commits);
+  const bool behind =
+      parts_.site.linked() && std::ranges::any_of(session_->kept_slots(), [](const auto& slot) {
+        return slot.second.active && slot.second.behind > kBehindBytes;
+      });
+  if (behind && done > kManyCommits) {
+    commit_interval_ = std::clamp(commit_interval_ * 2, kShortInterval, kLongInterval);
+  } else if (!behind) {
+    commit_interval_ = commit_interval_ > kShortInterval ? commit_interval_ / 2 : microseconds{0};
+  }
+  parts_.journal.set_commit_interval(commit_interval_);
 }
 
 // In this site's own stream, behind everything that it speaks of.

@@ -33,10 +33,14 @@ class LinkKeeper {
   void round();
   void add_options();
   void follow_peers();
+  void end_links();
   void log_frontier();
+  void set_pace();
 
   const std::vector<PeerOption> options_;
   Freeze freeze_;
+  std::chrono::microseconds commit_interval_{0};
+  std::uint64_t commits_ = 0;  // of the journal, a round ago
   const LinkParts parts_;
   std::unique_ptr<backend::Links> session_;
   bool prepared_ = false;                                                       // the options are in SQL

@@ -36,6 +36,11 @@ backend::UpkeepReport Site::report() const {
   return report_;
 }
 
+std::vector<backend::StoredFrontier> Site::marked_frontiers() const {
+  const std::lock_guard lock(mutex_);
+  return report_.frontiers;
+}
+
 std::vector<backend::PeerRow> Site::peers() const {
   const std::lock_guard lock(mutex_);
   return peers_;

@@ -62,6 +62,8 @@ class Site {
   void set_lease(const backend::LeaseRow& lease);
   /// What the upkeep learned last.
   backend::UpkeepReport report() const;
+  /// What each site had said of the others when the last checkpoint began.
+  std::vector<backend::StoredFrontier> marked_frontiers() const;
   void set_report(backend::UpkeepReport report);
 
   // The sites to which this one is linked, as the upkeep has read them.
