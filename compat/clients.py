@@ -105,7 +105,7 @@ def programs():
     for kind, package in (("classic", "ioredis"), ("classic", "redis"), ("sharded", "ioredis"), ("sharded", "redis")):
         title = (f"Socket.IO {npm('socket.io')}, {kind} Redis adapter {adapter}" + (" and emitter" if kind == "classic" else "") +
                  (" on ioredis" if package == "ioredis" else " on node-redis"))
-        listed.append(Program(title, node("socketio"), BOTH, {"COMPAT_ADAPTER": kind, "COMPAT_CLIENT": package}, PLACES[:1]))
+        listed.append(Program(title, node("socketio"), BOTH, {"COMPAT_ADAPTER": kind, "COMPAT_CLIENT": package}))
     listed.append(Program(f"graphql-redis-subscriptions {npm('graphql-redis-subscriptions')}", node("graphql"), BOTH))
     listed.append(Program("requests and replies as LiveKit's psrpc has them", node("psrpc"), BOTH))
     listed.append(Program("one channel for all, as ActionCable and Phoenix have it", node("cable"), BOTH))
