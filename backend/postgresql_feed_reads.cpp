@@ -321,13 +321,10 @@ void FeedReads::read_messages(SiteId site, std::int64_t sent_since, LoadSink& si
   while (reader.next()) sink.row(log_row(reader));
 }
 
-// An origin is that of the site that made its rows. Of copied rows those of the own site count: they are what
-// its database had lost and others still had.
 Reaches read_reaches(PgConnection& connection) {
   const PgResult rows = connection.exec(
       "SELECT coalesce(l.origin, p.origin), coalesce(l.site, p.site, 0), greatest(l.last, p.seq, p.cut), "
-      "coalesce(p.cut, 0) FROM (SELECT origin, max(site) FILTER (WHERE NOT copied OR (kind <> "
-      "'reach' AND site = (SELECT id FROM isthmus.site))) AS site, max(seq) AS last "
+      "coalesce(p.cut, 0) FROM (SELECT origin, max(site) FILTER (WHERE NOT copied) AS site, max(seq) AS last "
       "FROM isthmus.log WHERE arrived >= (SELECT covered_from FROM isthmus.site) GROUP BY origin) l "
       "FULL JOIN isthmus.progress p ON p.origin = l.origin");
   Reaches reaches;

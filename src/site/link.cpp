@@ -157,8 +157,6 @@ void Link::open_sessions() {
   peer_ = links_->connect(row_.conninfo);
   check_identity();
   next_compare_ = next_own_ = {};
-  seen_end_ = 0;
-  stuck_at_.clear();
   idle_since_ = Clock::now();
 }
 
@@ -224,9 +222,6 @@ void Link::compare() {
     copy_state("the peer's database went back in time");
     return;
   }
-  if (subscription != subscriptions.end()) repair_ends(theirs, subscription->second);
-  seen_there_ = theirs;
-  seen_end_ = end;
   row_.clock_offset_ms = peer_->clock_offset_ms() - parts_.site.clock_offset_ms();
   row_.lag_rows = 0;
   for (const auto& [origin, reach] : theirs) {
@@ -242,35 +237,13 @@ void Link::compare() {
   fetch_own_rows(theirs);
 }
 
-// A gap shows when a later row of its origin comes. Of an origin that has ended none does: that is missing of
-// it which the peer had when we last looked, and which does not come although all that there was then has.
-void Link::repair_ends(const backend::Reaches& theirs, const Subscription& subscription) {
-  if (seen_end_ == 0 || subscription.received < seen_end_) return;
-  for (const auto& [origin, reach] : seen_there_) {
-    const Seq mine = parts_.feed.last(origin);
-    const auto now = theirs.find(origin);
-    if (reach.site != row_.id || reach.last <= mine || now == theirs.end()) continue;
-    if (const auto stuck = stuck_at_.find(origin); stuck == stuck_at_.end() || stuck->second != mine) {
-      stuck_at_[origin] = mine;
-      continue;
-    }
-    log_warning("The last rows of a peer's origin are missing",
-                {{"peer", row_.name}, {"origin", origin}, {"from", mine + 1}, {"to", reach.last}});
-    if (fetch(row_.id, origin, mine + 1, reach.last)) {
-      count_return();
-      continue;
-    }
-    copy_state("rows are missing, and the peer's log does not reach back to them");
-    return;
-  }
-}
-
 // Rows that were ours and that our database has lost. Ours are read last, so that the peer cannot be ahead by
 // what we have just committed.
 void Link::fetch_own_rows(const backend::Reaches& theirs) {
   const backend::SiteId own = parts_.site.log().site();
   const auto turn = parts_.freeze.fetch_own();
   const backend::Reaches ours = links_->reaches();
+  std::map<std::int64_t, std::uint64_t> returned;
   for (const auto& [origin, reach] : theirs) {
     if (reach.site != own) continue;
     const auto known = ours.find(origin);
@@ -280,11 +253,32 @@ void Link::fetch_own_rows(const backend::Reaches& theirs) {
                 {{"peer", row_.name}, {"rows", reach.last - last}});
     fetched_[origin] = reach.last;
     parts_.freeze.count_return();
-    if (fetch(own, origin, last + 1, reach.last)) continue;
+    if (fetch(own, origin, last + 1, reach.last)) {
+      returned[origin] = reach.last;
+      continue;
+    }
     copy_state("the peer has rows of ours that we have lost", true);
     break;
   }
+  if (!returned.empty()) tell_returned(returned);
   own_rows_known_.store(true);
+}
+
+// What has come back is not in our stream, and a third site may lack it too: it asks us for it before it
+// takes a frontier of ours.
+void Link::tell_returned(const std::map<std::int64_t, std::uint64_t>& last) {
+  const std::string text = pairs_text(last);
+  {
+    ShardLocks lock;  // whoever appends holds one, and looks at the role under it
+    lock.lock_one(parts_.keyspace.shards()[0]);
+    if (!parts_.site.is_writer()) return;
+    Journal::Group group(parts_.journal);
+    Row row;
+    row.kind = backend::RowKind::reach;
+    row.value = text;
+    group.add(row, wall_clock_ms(), 0);
+  }
+  parts_.journal.commit_soon();
 }
 
 void Link::repair_gaps() {

@@ -85,12 +85,12 @@ class Link {
   std::string broken(const backend::Subscription* subscription);
   void watch(const backend::Subscription& subscription);
   void compare();
-  void repair_ends(const backend::Reaches& theirs, const backend::Subscription& subscription);
   void repair_gaps();
   /// Rows of this peer's own origins have come back: of its own deletions among them none is missing.
   void count_return();
   bool must_copy_again() const;
   void fetch_own_rows(const backend::Reaches& theirs);
+  void tell_returned(const std::map<std::int64_t, std::uint64_t>& last);
   bool fetch(backend::SiteId site, backend::OriginId origin, backend::Seq from, backend::Seq to);
   void say(const std::string& state, const std::string& detail);
   void save();
@@ -108,11 +108,6 @@ class Link {
   std::unique_ptr<backend::Peer> peer_;
   Clock::time_point next_compare_, next_save_, next_own_, idle_since_;
   std::string said_state_, said_detail_;
-  // What the peer had, and the end of its WAL then: who has received so much and lacks some of it has lost
-  // it.
-  backend::Reaches seen_there_;
-  backend::Position seen_end_ = 0;
-  std::map<backend::OriginId, backend::Seq> stuck_at_;
   std::map<backend::OriginId, backend::Seq> fetched_;  // of this site's own rows: what the peer could give
   std::atomic<bool> own_rows_known_;
   int copied_at_ = -1;  // Freeze::returns when the peer's state was copied; -1: it was not

@@ -98,12 +98,17 @@ bool Reach::take_seq(const Row& row) {
 void Reach::take_lease(const Row& row) {
   if (row.site == own_) return;
   const LeaseStamp before = parse_lease_value(row.value);
-  if (before.lease == 0 || last(before.lease) >= before.seq) return;
-  Origin& origin = change(before.lease);
-  origin.site = row.site;
+  if (before.lease != 0) expect(row.site, before.lease, before.seq);
+}
+
+// The site has rows of this origin up to there.
+void Reach::expect(SiteId site, OriginId id, Seq seq) {
+  if (last(id) >= seq) return;
+  Origin& origin = change(id);
+  origin.site = site;
   if (origin.missing.empty()) ++with_gaps_;
-  origin.missing.push_back({origin.last + 1, before.seq});
-  origin.last = before.seq;
+  origin.missing.push_back({origin.last + 1, seq});
+  origin.last = seq;
   ++gaps_found_;
 }
 
@@ -116,8 +121,14 @@ void Reach::take_frontier(const Row& row) {
   if (row.site != own_) folded_[row.site] = std::max(folded_[row.site], row.version);
 }
 
-// With a version: a copy of all of a site's rows, up to its frontier. Without: of what was missing.
+// Copied, with a version: a copy of all of a site's rows, up to its frontier; without: of what was missing.
+// In a site's own stream: rows that its database had lost are back.
 void Reach::take_reach(const Row& row) {
+  if (!row.copied) {
+    if (row.site == own_) return;
+    for (const auto& [id, seq] : parse_pairs(row.value)) expect(row.site, id, seq);
+    return;
+  }
   for (const auto& [id, seq] : parse_pairs(row.value)) {
     Origin& origin = change(id);
     origin.site = row.site;

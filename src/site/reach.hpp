@@ -89,6 +89,7 @@ class Reach {
   void take_lease(const backend::Row& row);
   void take_frontier(const backend::Row& row);
   void take_reach(const backend::Row& row);
+  void expect(backend::SiteId site, backend::OriginId id, backend::Seq seq);
   static void close_up_to(Origin& origin, backend::Seq seq);
   bool has_gap(backend::SiteId site) const;
 

@@ -117,6 +117,32 @@ TEST_F(ReachTest, MissesItAlsoWhenTheNextLeaseHadToBeFetched) {
                           [](const Gap& gap) { return gap.origin == 20 && gap.from == 2 && gap.to == 4; }));
 }
 
+TEST_F(ReachTest, MissesWhatASiteSaysThatItHasGotBack) {
+  take(kPeer, 20, 3);
+  take(kPeer, 21, 1);
+  Row back = row(kPeer, 21, 2, RowKind::reach);
+  const std::string text = pairs_text({{20, 5}, {19, 2}});
+  back.value = text;
+  take(back);
+  const auto missing = [this](backend::OriginId origin) {
+    const std::vector<Gap> gaps = reach_.gaps();
+    return std::count_if(gaps.begin(), gaps.end(), [&](const Gap& gap) { return gap.origin == origin; });
+  };
+  EXPECT_EQ(missing(20), 2) << "1 to 2 as before, and 4 to 5";
+  EXPECT_EQ(missing(19), 1) << "an origin of which nothing has come";
+  say(kPeer, 21, 3, {{kOwn, 70}}, 120);
+  EXPECT_EQ(reach_.said(kPeer, kOwn), 0U) << "no frontier passes them";
+}
+
+TEST_F(ReachTest, SaysToItselfNothingThatItHasGotBack) {
+  Row back = row(kOwn, 10, 1, RowKind::reach);
+  const std::string text = pairs_text({{9, 5}});
+  back.value = text;
+  take(back);
+  EXPECT_TRUE(reach_.gaps().empty());
+  EXPECT_EQ(reach_.last(9), 0U);
+}
+
 TEST_F(ReachTest, ForgetsAGroupThatComesAgain) {
   take(kPeer, 20, 1);
   reach_.take(row(kPeer, 20, 4));
