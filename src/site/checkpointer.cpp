@@ -71,7 +71,7 @@ Checkpointer::Dirty& Checkpointer::dirty_key(std::uint8_t db, std::string_view k
 void Checkpointer::note_key(std::uint8_t db, std::string_view name) {
   const std::lock_guard lock(noted_);
   Dirty& dirty = dirty_key(db, name);
-  dirty.whole = true;
+  dirty.whole = dirty.together = true;
   dirty.fields.clear();
   dirty_count_.store(dirty_.size(), std::memory_order_relaxed);
 }
@@ -99,6 +99,8 @@ void Checkpointer::note_locked(const Row& row) {
       if (row.site == log_.site() && !row.copied) break;
       [[fallthrough]];
     default:
+      // After a row of another site fields may be left that are older than the last mark.
+      dirty.together |= row.site != log_.site() || row.copied;
       dirty.whole = true;
       dirty.fields.clear();
       break;
@@ -201,9 +203,11 @@ bool Checkpointer::settled(Journal& journal, backend::Seq place) {
 void Checkpointer::collect_chunk() {
   CheckpointChunk chunk;
   std::vector<StoredField> fields;
+  bool together = false;
   while (!writing_.empty() && chunk.keys.size() + fields.size() < limits_.chunk_rows) {
     const auto& [name, dirty] = writing_.back();
     const Key key(static_cast<std::uint8_t>(name[0]), std::string_view(name).substr(1));
+    together |= dirty.together;
     {
       const std::lock_guard lock(keyspace_.shard(key).mutex);
       StoredKey stored = keyspace_.stored(key);
@@ -221,10 +225,12 @@ void Checkpointer::collect_chunk() {
     writing_.pop_back();
   }
   if (chunk.keys.empty()) return;
-  // A large hash goes over several transactions; its key comes with the first.
+  // A large hash goes over several transactions; its key, which replaces what was there, comes with the
+  // first.
+  const std::size_t most = together ? fields.size() : std::max<std::size_t>(limits_.chunk_rows, 1);
   std::size_t next = 0;
   do {
-    const std::size_t end = std::min(fields.size(), next + std::max<std::size_t>(limits_.chunk_rows, 1));
+    const std::size_t end = std::min(fields.size(), next + most);
     for (; next < end; ++next) chunk.fields.push_back(std::move(fields[next]));
     chunks_.push_back(std::move(chunk));
     chunk = {};

@@ -67,6 +67,7 @@ class Checkpointer {
   using Clock = std::chrono::steady_clock;
   struct Dirty {
     bool whole = false;
+    bool together = false;  // all fields in one transaction: the log may not have them any more
     boost::unordered_flat_set<std::string> fields;
   };
   using DirtyKeys = StringMap<Dirty>;  // the database's number as one byte, then the key
