@@ -64,8 +64,10 @@ StoredType stored_type(std::string_view name) {
 
 FeedReads::FeedReads(PgConnection& connection) : connection_(connection) { connection_.exec(kSettings); }
 
-void FeedReads::begin_snapshot() {
-  connection_.exec("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+void FeedReads::begin_snapshot() { connection_.exec("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); }
+
+void FeedReads::begin_state() {
+  begin_snapshot();
   read_lease();
   read_progress();
 }
@@ -96,13 +98,13 @@ void FeedReads::read_progress() {
 }
 
 void FeedReads::read_state(LoadSink& sink) {
-  begin_snapshot();
+  begin_state();
   read_all(sink, true);
   end_snapshot();
 }
 
 void FeedReads::read_state_and_reaches(LoadSink& sink, Reaches& reaches) {
-  begin_snapshot();
+  begin_state();
   read_all(sink, false);
   for (const auto& [origin, last] : last_seqs_) {
     const auto progress = progress_.find(origin);
@@ -266,7 +268,7 @@ std::string FeedReads::since(const Vector& known) {
 }
 
 bool FeedReads::read_missing(const Vector& known, FeedSink& sink) {
-  begin_snapshot();
+  begin_state();
   bool complete = true;
   for (const auto& [origin, progress] : progress_) complete &= progress.cut <= seq_of(known, origin);
   std::string from = complete ? since(known) : covered_from_;

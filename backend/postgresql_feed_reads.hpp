@@ -55,6 +55,7 @@ class FeedReads {
 
   void read_all(LoadSink& sink, bool with_messages);
   void begin_snapshot();
+  void begin_state();
   void end_snapshot();
   void read_lease();
   void read_progress();
