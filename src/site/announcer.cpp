@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "src/keyspace/clock.hpp"
 #include "src/observe/logging.hpp"
 
 namespace isthmus {
@@ -20,10 +21,6 @@ constexpr std::size_t kRoundBytes = 4 << 20;
 constexpr std::size_t kAllBytes = 16 << 20;
 // Channels are counted everywhere by names of up to this length; longer ones only where they are.
 constexpr std::size_t kLongestName = 16 << 10;
-
-std::int64_t steady_ms(std::chrono::steady_clock::time_point time) {
-  return std::chrono::duration_cast<milliseconds>(time.time_since_epoch()).count();
-}
 
 std::vector<std::string> pages(const std::vector<PubSub::NamedCount>& counts) {
   std::vector<std::string> all(1);
@@ -59,7 +56,7 @@ void Announcer::stop() {
 void Announcer::take(const backend::Row& row) {
   {
     const std::lock_guard lock(mutex_);
-    const bool asked = book_.take(row.origin, row.value, steady_ms(Clock::now()));
+    const bool asked = book_.take(row.origin, row.value, steady_clock_ms());
     if (!asked) return;
     wanted_ = true;
   }
@@ -87,7 +84,7 @@ void Announcer::run() {
 bool Announcer::has_listeners() const { return site_.linked() || site_.report().servers.size() > 1; }
 
 void Announcer::round(Clock::time_point now) {
-  listen(steady_ms(now));
+  listen(steady_clock_ms());
   warn_of_limits();
   if (!journal_.available()) return;  // what changes meanwhile is told later
   bool asked = false, answers = false;

@@ -31,6 +31,22 @@ constexpr std::size_t kBytesATransaction = 16U << 20U;
 
 }  // namespace
 
+void say_in_stream(const LinkParts& parts, backend::RowKind kind,
+                   const std::map<std::int64_t, std::uint64_t>& pairs) {
+  const std::string text = pairs_text(pairs);
+  {
+    ShardLocks lock;  // whoever appends holds one, and looks at the role under it
+    lock.lock_one(parts.keyspace.shards()[0]);
+    if (!parts.site.is_writer()) return;
+    Journal::Group group(parts.journal);
+    Row row;
+    row.kind = kind;
+    row.value = text;
+    group.add(row, wall_clock_ms(), 0);
+  }
+  parts.journal.commit_soon();
+}
+
 Frontier Freeze::begin() {
   std::unique_lock lock(mutex_);
   ended_.wait(lock, [this] { return !frozen_; });
@@ -267,18 +283,7 @@ void Link::fetch_own_rows(const backend::Reaches& theirs) {
 // What has come back is not in our stream, and a third site may lack it too: it asks us for it before it
 // takes a frontier of ours.
 void Link::tell_returned(const std::map<std::int64_t, std::uint64_t>& last) {
-  const std::string text = pairs_text(last);
-  {
-    ShardLocks lock;  // whoever appends holds one, and looks at the role under it
-    lock.lock_one(parts_.keyspace.shards()[0]);
-    if (!parts_.site.is_writer()) return;
-    Journal::Group group(parts_.journal);
-    Row row;
-    row.kind = backend::RowKind::reach;
-    row.value = text;
-    group.add(row, wall_clock_ms(), 0);
-  }
-  parts_.journal.commit_soon();
+  say_in_stream(parts_, backend::RowKind::reach, last);
 }
 
 void Link::repair_gaps() {

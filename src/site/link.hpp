@@ -60,6 +60,10 @@ struct LinkParts {
   std::int64_t tombstone_retention_ms;
 };
 
+/// Logs a row of bookkeeping (`frontier`, `reach`) in this site's own stream, if this server is its writer.
+void say_in_stream(const LinkParts& parts, backend::RowKind kind,
+                   const std::map<std::int64_t, std::uint64_t>& pairs);
+
 /// One peer, on a thread of its own while this server is the writer.
 class Link {
  public:

@@ -149,18 +149,7 @@ void LinkKeeper::log_frontier() {
   const bool missing = !std::all_of(links_.begin(), links_.end(), knows);
   parts_.site.set_own_rows_missing(missing);
   if (missing || !parts_.journal.available()) return;
-  const std::string text = pairs_text(freeze_.sayable());
-  {
-    ShardLocks lock;  // whoever appends holds one, and looks at the role under it
-    lock.lock_one(parts_.keyspace.shards()[0]);
-    if (!parts_.site.is_writer()) return;
-    Journal::Group group(parts_.journal);
-    backend::Row row;
-    row.kind = backend::RowKind::frontier;
-    row.value = text;
-    group.add(row, wall_clock_ms(), 0);
-  }
-  parts_.journal.commit_soon();
+  say_in_stream(parts_, backend::RowKind::frontier, freeze_.sayable());
 }
 
 }  // namespace isthmus
