@@ -13,8 +13,8 @@ RUN_POSTGRES_PACKAGES=(postgresql-15 redis-tools)
 
 # To test it, on top of those. redis-server is what Isthmus is compared with.
 TEST_PACKAGES=(
-  clang-format git libgmock-dev libgtest-dev libhiredis-dev postgresql-15 procps python3 python3-redis redis-server redis-tools
-  shellcheck sqlite3
+  clang-format git golang-go golang-gopkg-redis.v5-dev libgmock-dev libgtest-dev libhiredis-dev postgresql-15 procps python3
+  python3-redis redis-server redis-tools shellcheck sqlite3
 )
 
 # Only where there is no npm: many machines have a newer Node.js than Debian's, which then need not be installed beside it.

@@ -8,7 +8,7 @@ At one site there is one server on sqlite:, across two each site has its own Pos
 at one is read and received at the other. The server where things are received is killed and started again in each run. --only takes
 the rows of the table whose names have this text; --write puts the table into the README instead of comparing it.
 
-The programs are in compat/clients/. Installs npm's packages by the lock file there, and builds the C++ program with CMake.
+The programs are in compat/clients/. Installs npm's packages by the lock file there, and builds those in C++ and in Go with CMake.
 """
 
 import argparse
@@ -99,6 +99,9 @@ def programs():
         listed.append(Program(f"{title} {npm(package)}", node(script), protocols, {"COMPAT_PACKAGE": package}))
     listed += [Program(f"redis-py {debian('python3-redis')}", ["/usr/bin/python3", "redis_py.py"], RESP2),
                Program(f"hiredis {debian('libhiredis-dev')}", [str(BUILD / "hiredis_client")], RESP2)]
+    go_redis = f"go-redis {debian('golang-gopkg-redis.v5-dev')}"
+    listed += [Program(go_redis, [str(BUILD / "go_redis"), "client"], RESP2),
+               Program(f"ion's calls on {go_redis}", [str(BUILD / "go_redis"), "ion"], RESP2)]
     for tool in ("redis-cli", "redis-benchmark"):
         listed.append(Program(f"{tool} {debian('redis-tools')}", [sys.executable, "tools.py", tool], BOTH))
     adapter = npm("@socket.io/redis-adapter")
@@ -119,7 +122,7 @@ def debian(package):
 
 
 def install():
-    """npm's packages, unless they are those of the lock file already, and the program that wants a compiler."""
+    """npm's packages, unless they are those of the lock file already, and the programs that want a compiler."""
     lock, installed = PROGRAMS / "package-lock.json", PROGRAMS / "node_modules" / ".lock-of-this-folder"
     if not installed.exists() or not filecmp.cmp(lock, installed, shallow=False):
         subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=PROGRAMS, check=True)
