@@ -5,7 +5,6 @@ fairness of random picks, order of replies and messages, CLIENT KILL by kind, SH
 Every check runs against redis-server too, which shows that the check is right.
 """
 
-import argparse
 import random
 import sys
 import threading
@@ -285,10 +284,7 @@ def check_server(program, backend, checks):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", default="build/release/isthmus")
-    parser.add_argument("--backend", default="memory:", help=servers.BACKENDS)
-    options = parser.parse_args()
+    options = servers.argument_parser(__doc__).parse_args()
     checks = Checks()
     for program in dict.fromkeys(("redis", options.server)):
         print(f"   {program}")

@@ -11,7 +11,6 @@ the rows of the table whose names have this text; --write puts the table into th
 The programs are in compat/clients/. Installs npm's packages by the lock file there, and builds those in C++ and in Go with CMake.
 """
 
-import argparse
 import filecmp
 import json
 import os
@@ -184,8 +183,7 @@ def run_all(server, chosen, checks):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", default="build/release/isthmus")
+    parser = servers.argument_parser(__doc__, backend=False)
     parser.add_argument("--only", default="", help="rows whose names have this text")
     parser.add_argument("--write", action="store_true", help="put the table into the README")
     options = parser.parse_args()

@@ -6,7 +6,6 @@ them, subcommands too, must stand in a case of cases/*.txt.
 Clients read these fields (cluster routing, argument checks), so all of them count; flags, categories and tips are sets.
 """
 
-import argparse
 import sys
 
 import compare
@@ -91,9 +90,7 @@ def compare_entry(name, theirs, ours):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", default="build/release/isthmus")
-    options = parser.parse_args()
+    options = servers.argument_parser(__doc__, backend=False).parse_args()
     passed, failed = 0, 0
     with servers.Server("redis") as reference, servers.Server(options.server) as ours:
         for protocol in (2, 3):

@@ -8,7 +8,6 @@ After each case the keyspace events it raised (exact order) and the state it lef
     compat/compare.py --server redis        # redis-server against itself: all equal, or the comparison has a fault
 """
 
-import argparse
 import glob
 import os
 import re
@@ -324,9 +323,7 @@ def check_names(cases, listed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", default="build/release/isthmus", help='path of our server, or "redis"')
-    parser.add_argument("--backend", default="memory:", help=servers.BACKENDS)
+    parser = servers.argument_parser(__doc__)
     parser.add_argument("--only", help="files or cases (file.txt:line), separated by commas")
     parser.add_argument("--proto", type=int, choices=(2, 3), help="only RESP2 or only RESP3")
     parser.add_argument("-v", "--verbose", action="store_true", help="show every failure in full")

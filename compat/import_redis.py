@@ -4,7 +4,6 @@
     compat/import_redis.py --server build/release/isthmus [--backend memory:]
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -63,10 +62,7 @@ def compare(checks, name, source, target):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", default="build/release/isthmus")
-    parser.add_argument("--backend", default="memory:", help=servers.BACKENDS)
-    options = parser.parse_args()
+    options = servers.argument_parser(__doc__).parse_args()
     checks = Checks()
     with servers.Server("redis") as source, servers.Server(options.server, options.backend) as target:
         fill(source.port)

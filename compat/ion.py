@@ -9,7 +9,6 @@ Checked: locks exclude each other and no update is lost; a lock whose holder has
 reaches every watcher exactly once; replies have the shapes that go-redis reads.
 """
 
-import argparse
 import sys
 import threading
 import time
@@ -219,10 +218,7 @@ def check_many_rooms(port, checks):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", default="build/release/isthmus")
-    parser.add_argument("--backend", default="memory:", help=servers.BACKENDS)
-    options = parser.parse_args()
+    options = servers.argument_parser(__doc__).parse_args()
     checks = Checks()
     with servers.Server(options.server, options.backend) as server:
         parts = [check_shapes, check_exclusion, check_abandoned_lock, check_watch, check_many_rooms]

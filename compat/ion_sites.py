@@ -6,7 +6,6 @@ Checked: what one site joins the other lists; a user who is deleted or expires a
 to every watcher at both; nothing is left of the locks. (A lock excludes the nodes of its own site only, as the README says.)
 """
 
-import argparse
 import sys
 
 import ion
@@ -133,9 +132,7 @@ def check_rest(pair, checks):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", default="build/release/isthmus")
-    options = parser.parse_args()
+    options = servers.argument_parser(__doc__, backend=False).parse_args()
     checks = Checks()
     pair = Pair(options.server)
     try:

@@ -8,7 +8,6 @@ The commands use few keys and fields, so that they meet each other. Time plays n
 something differs, the seed and a sequence that was shortened as far as it goes are printed.
 """
 
-import argparse
 import itertools
 import random
 import sys
@@ -308,9 +307,7 @@ def run_seed(seed, count, reference, ours, protocol):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", default="build/release/isthmus")
-    parser.add_argument("--backend", default="memory:", help=servers.BACKENDS)
+    parser = servers.argument_parser(__doc__)
     parser.add_argument("--seed", type=int, help="the first seed; without it one from the clock")
     parser.add_argument("--seeds", type=int, default=8, help="how many seeds, one after the other")
     parser.add_argument("--commands", type=int, default=4000, help="commands for each seed")

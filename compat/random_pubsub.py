@@ -5,7 +5,6 @@ must be the same, and nothing may come that was not awaited.
     compat/random_pubsub.py --server build/release/isthmus --seed 7 --steps 1500
 """
 
-import argparse
 import contextlib
 import random
 import sys
@@ -141,9 +140,7 @@ def describe(steps, theirs, mine):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", default="build/release/isthmus")
-    parser.add_argument("--backend", default="memory:", help=servers.BACKENDS)
+    parser = servers.argument_parser(__doc__)
     parser.add_argument("--seed", type=int, help="the first seed; without it one from the clock")
     parser.add_argument("--seeds", type=int, default=6, help="how many seeds, one after the other")
     parser.add_argument("--steps", type=int, default=1500, help="steps for each seed")

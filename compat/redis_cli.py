@@ -5,7 +5,6 @@ Where the output does not depend on the server's internals it is compared with w
 it must have the lines that a person reads.
 """
 
-import argparse
 import fcntl
 import os
 import pty
@@ -300,8 +299,7 @@ def check_benchmark(checks, ours, quick):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", default="build/release/isthmus")
+    parser = servers.argument_parser(__doc__, backend=False)
     parser.add_argument("--quick", action="store_true", help="without redis-benchmark's whole default run")
     options = parser.parse_args()
     checks = Checks()

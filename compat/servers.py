@@ -3,6 +3,7 @@
 A server is ready when it says so in its log; nothing waits a fixed time. Processes are ended by their own pid.
 """
 
+import argparse
 import ctypes
 import os
 import re
@@ -41,6 +42,17 @@ def end_with_parent():
 
 # SIGTERM leaves by way of every `finally`, so servers end and their folders go.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def argument_parser(description, backend=True):
+    """Of a script that compares our server: its --server and, where that may be chosen, --backend; other options can be added."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # Servers run in folders of their own, so the path is made absolute.
+    parser.add_argument("--server", default="build/release/isthmus", type=lambda path: path if path == "redis" else os.path.abspath(path),
+                        help='path of our server, or "redis" where that makes sense (default %(default)s)')
+    if backend:
+        parser.add_argument("--backend", default="memory:", help=f"{BACKENDS} (default %(default)s)")
+    return parser
 
 
 class StartError(Exception):
