@@ -61,6 +61,13 @@ class Generator:
         kind = self.pick("EX", "PX", "EXAT", "PXAT")
         return [kind, self.pick({"EX": SECONDS, "PX": MILLISECONDS, "EXAT": UNIX_SECONDS, "PXAT": UNIX_MILLISECONDS}[kind])]
 
+    def time_to_live(self, name, choices, flags):
+        """With GT or LT a time that no other key has: of two equal ones the clock says whether the second ends later."""
+        chosen = self.pick(choices)
+        if {"GT", "LT"} & set(flags) and chosen.isdigit() and 0 < int(chosen) < 1 << 40:
+            chosen = str(int(chosen) + self.random.randrange(int(chosen)))
+        return [name, self.key(), chosen] + flags
+
     def set_options(self):
         """Without deadlines in the past: when redis-server takes such a key away is chance."""
         deadline = self.deadline()
@@ -99,8 +106,8 @@ class Generator:
         yield 1, lambda: ["HSCAN", key(), "0"] + self.scan_options()
         yield 1, lambda: ["HRANDFIELD", key()] + pick([[], ["0"], ["1000"], ["1000", "WITHVALUES"], ["abc"]])
         yield 6, lambda: [pick("TYPE", "TTL", "PTTL", "EXPIRETIME", "PEXPIRETIME", "PERSIST"), key()]
-        yield 3, lambda: ["EXPIRE", key(), pick(SECONDS)] + self.maybe(pick(EXPIRE_FLAGS)) + self.maybe(pick(EXPIRE_FLAGS), 0.1)
-        yield 2, lambda: ["PEXPIRE", key(), pick(MILLISECONDS)] + self.maybe(pick(EXPIRE_FLAGS))
+        yield 3, lambda: self.time_to_live("EXPIRE", SECONDS, self.maybe(pick(EXPIRE_FLAGS)) + self.maybe(pick(EXPIRE_FLAGS), 0.1))
+        yield 2, lambda: self.time_to_live("PEXPIRE", MILLISECONDS, self.maybe(pick(EXPIRE_FLAGS)))
         yield 2, lambda: ["EXPIREAT", key(), pick(UNIX_SECONDS)] + self.maybe(pick(EXPIRE_FLAGS))
         yield 2, lambda: ["PEXPIREAT", key(), pick(UNIX_MILLISECONDS)] + self.maybe(pick(EXPIRE_FLAGS))
         yield 3, lambda: [pick("RENAME", "RENAMENX"), key(), key()]
