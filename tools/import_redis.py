@@ -245,16 +245,15 @@ class Copy:
         self._write_plainly(writes)
 
     def _commands(self, key, kind, value, left_ms):
-        """What makes the key, in a transaction."""
-        commands = [("DEL", key)] if self.replace else []
+        """What makes the key at once: one command where that can be, else a transaction."""
         if kind == b"string":
-            commands.append(("SET", key, value))
-        else:
-            name = "HSET" if kind == b"hash" else "SADD"
-            commands += [[name, key] + value[i:i + 2 * BATCH] for i in range(0, len(value), 2 * BATCH)]
+            return [["SET", key, value] + (["PX", left_ms] if left_ms != -1 else [])]
+        name = "HSET" if kind == b"hash" else "SADD"
+        commands = [("DEL", key)] if self.replace else []
+        commands += [[name, key] + value[i:i + 2 * BATCH] for i in range(0, len(value), 2 * BATCH)]
         if left_ms != -1:
             commands.append(("PEXPIRE", key, left_ms))
-        return [("MULTI",)] + commands + [("EXEC",)]
+        return commands if len(commands) == 1 else [("MULTI",)] + commands + [("EXEC",)]
 
     def _write_plainly(self, writes):
         answers = iter(self.target.many([command for _, _, commands in writes for command in commands]))
