@@ -32,6 +32,7 @@ BUILD = HERE.parent / "build" / "clients"
 BEGIN, END = "<!-- compat/clients.py: begin -->\n", "<!-- compat/clients.py: end -->\n"
 PASSWORD = "client-secret"
 RUN_SECONDS = 240
+CROWD = 500  # browsers at each of the two servers of an application
 LAST_LINE = re.compile(r"^(\d+) passed, (\d+) failed$")
 PLACES = ("one site", "two sites")
 RESP2, BOTH = (2,), (2, 3)
@@ -108,6 +109,10 @@ def programs():
         title = (f"Socket.IO {npm('socket.io')}, {kind} Redis adapter {adapter}" + (" and emitter" if kind == "classic" else "") +
                  (" on ioredis" if package == "ioredis" else " on node-redis"))
         listed.append(Program(title, node("socketio"), BOTH, {"COMPAT_ADAPTER": kind, "COMPAT_CLIENT": package}))
+    for kind in ("classic", "sharded"):
+        title = f"Socket.IO {npm('socket.io')}, {kind} Redis adapter {adapter}, with {CROWD} clients at each server"
+        listed.append(Program(title, node("socketio"), (3,),
+                              {"COMPAT_ADAPTER": kind, "COMPAT_CLIENT": "redis", "COMPAT_BROWSERS": str(CROWD)}))
     listed.append(Program(f"graphql-redis-subscriptions {npm('graphql-redis-subscriptions')}", node("graphql"), BOTH))
     listed.append(Program("requests and replies as LiveKit's psrpc has them", node("psrpc"), BOTH))
     listed.append(Program("one channel for all, as ActionCable and Phoenix have it", node("cable"), BOTH))
