@@ -7,8 +7,7 @@ namespace {
 
 constexpr std::uint32_t kChange = kAdmin | kStale | kNoAsyncLoading;
 
-// Any subcommand of CLUSTER.
-void disabled(Call& call) { call.reply.error("ERR This instance has cluster support disabled"); }
+constexpr auto disabled = cluster_disabled;
 
 constexpr Command kSubcommands[] = {
     {"cluster|addslots", disabled, -3, kChange, 0, 0, 0, 0, "cluster", "3.0.0",
@@ -71,6 +70,9 @@ constexpr Command kSubcommands[] = {
 };
 
 }  // namespace
+
+// Any subcommand of CLUSTER; ASKING, READONLY, READWRITE.
+void cluster_disabled(Call& call) { call.reply.error("ERR This instance has cluster support disabled"); }
 
 std::span<const Command> cluster_subcommands() { return kSubcommands; }
 

@@ -80,6 +80,7 @@ constexpr Fact kTips[] = {
     {"memory|purge", "request_policy:all_shards response_policy:all_succeeded"},
     {"memory|stats", "nondeterministic_output request_policy:all_shards response_policy:special"},
     {"mget", "request_policy:multi_shard"},
+    {"module|list", "nondeterministic_output_order"},
     {"mset", "request_policy:multi_shard response_policy:all_succeeded"},
     {"msetnx", "request_policy:multi_shard response_policy:agg_min"},
     {"object|encoding", "nondeterministic_output"},
