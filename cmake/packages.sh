@@ -8,6 +8,12 @@ BUILD_PACKAGES=(
   prometheus-cpp-dev
 )
 
+# What the program itself is linked with, for an image that has nothing else; certificates of public authorities are for
+# PostgreSQL behind one (sslrootcert).
+RUNTIME_PACKAGES=(
+  ca-certificates libjemalloc2 libpq5 libprometheus-cpp-core1.0 libspdlog1.10 libsqlite3-0 libssl3 libxxhash0
+)
+
 # For ./run postgres: the database server, which brings psql along, and redis-cli for the lines that it prints.
 RUN_POSTGRES_PACKAGES=(postgresql-15 redis-tools)
 
@@ -25,6 +31,10 @@ TIDY_PACKAGES=(clang-tidy)
 
 # For k8s/test/run, beside Node.js: promtool comes with prometheus.
 HELM_TEST_PACKAGES=(prometheus python3)
+
+# For docker/test. An engine only where none runs.
+DOCKER_TEST_PACKAGES=(python3)
+DOCKER_ENGINE_PACKAGES=(debootstrap docker.io iproute2 iptables)
 
 is_installed() {
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
@@ -59,15 +69,16 @@ install_packages() {
 }
 
 # Debian starts a service as soon as it is installed, and makes a PostgreSQL cluster "main". We want the programs only:
-# the services of redis-server and prometheus are neither started now nor at the next boot, and no cluster is made. What was
+# the services of redis-server, prometheus and docker.io are neither started now nor at the next boot, and no cluster is made. What was
 # installed before is left as it is, since it is not among the arguments.
 apt_install() {
   local install=(apt_get_install "$@")
-  case " $* " in *" redis-server "* | *" postgresql-"* | *" prometheus "*) install=(without_services "${install[@]}") ;; esac
+  case " $* " in *" redis-server "* | *" postgresql-"* | *" prometheus "* | *" docker.io "*) install=(without_services "${install[@]}") ;; esac
   case " $* " in *" postgresql-"*) install=(without_main_cluster "${install[@]}") ;; esac
   "${install[@]}" || return 1
   case " $* " in *" redis-server "*) keep_service_off redis-server ;; esac
   case " $* " in *" prometheus "*) keep_service_off prometheus ;; esac
+  case " $* " in *" docker.io "*) keep_service_off docker && keep_service_off containerd ;; esac
 }
 
 apt_get_install() {
