@@ -29,8 +29,9 @@ NODE_PACKAGES=(nodejs npm)
 # Only for ./test tidy, as clang is large.
 TIDY_PACKAGES=(clang-tidy)
 
-# For k8s/test/run, beside Node.js: promtool comes with prometheus.
+# For k8s/test/run, beside Node.js: promtool comes with prometheus. The exporter is needed only with a server.
 HELM_TEST_PACKAGES=(prometheus python3)
+HELM_SERVER_TEST_PACKAGES=(postgresql-15 prometheus-redis-exporter)
 
 # For docker/test. An engine only where none runs.
 DOCKER_TEST_PACKAGES=(python3)
@@ -68,17 +69,22 @@ install_packages() {
   apt_install "${missing[@]}"
 }
 
-# Debian starts a service as soon as it is installed, and makes a PostgreSQL cluster "main". We want the programs only:
-# the services of redis-server, prometheus and docker.io are neither started now nor at the next boot, and no cluster is made. What was
-# installed before is left as it is, since it is not among the arguments.
+# Debian starts a service as soon as it is installed, and makes a PostgreSQL cluster "main". We want the programs only: services are
+# neither started now nor at the next boot, and no cluster is made. What was installed before is left as it is, since it is not
+# among the arguments.
 apt_install() {
-  local install=(apt_get_install "$@")
-  case " $* " in *" redis-server "* | *" postgresql-"* | *" prometheus "* | *" docker.io "*) install=(without_services "${install[@]}") ;; esac
-  case " $* " in *" postgresql-"*) install=(without_main_cluster "${install[@]}") ;; esac
+  local install=(apt_get_install "$@") starts=no makes_cluster=no services=() package
+  for package in "$@"; do
+    case "$package" in
+      redis-server | prometheus | prometheus-redis-exporter) starts=yes services+=("$package") ;;
+      docker.io) starts=yes services+=(docker containerd) ;;
+      postgresql-*) starts=yes makes_cluster=yes ;;
+    esac
+  done
+  if [ "$starts" = yes ]; then install=(without_services "${install[@]}"); fi
+  if [ "$makes_cluster" = yes ]; then install=(without_main_cluster "${install[@]}"); fi
   "${install[@]}" || return 1
-  case " $* " in *" redis-server "*) keep_service_off redis-server ;; esac
-  case " $* " in *" prometheus "*) keep_service_off prometheus ;; esac
-  case " $* " in *" docker.io "*) keep_service_off docker && keep_service_off containerd ;; esac
+  for package in "${services[@]}"; do keep_service_off "$package"; done
 }
 
 apt_get_install() {
