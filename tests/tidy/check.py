@@ -53,7 +53,8 @@ UNFINISHED = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "X" * 3, "
 MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|work|Users)/\w")
 
 TEXT_SUFFIXES = {".cpp", ".hpp", ".py", ".sh", ".md", ".txt", ".json", ".toml", ".yml", ".yaml", ""}
-SCRIPTS = {"run", "test", ".ci/run", "compat/run", "docker/healthcheck", "docker/postgres-stand-in", "docker/test", "tests/bench/run"}
+SCRIPTS = {"run", "test", ".ci/run", "compat/run", "docker/healthcheck", "docker/postgres-stand-in", "docker/test", "k8s/test/exporter",
+           "k8s/test/rolling", "k8s/test/run", "tests/bench/run"}
 
 
 class Source(NamedTuple):
