@@ -69,13 +69,14 @@ export const documentationChecks = {
   },
 
   "every option in the ConfigMap is one of the server's"() {
-    const source = ["config.cpp", "config_values.cpp"].map((file) => read(root, "src", file)).join("");
+    const files = fs.readdirSync(path.join(root, "src")).filter((file) => /^config.*\.cpp$/.test(file));
+    const source = files.map((file) => read(root, "src", file)).join("");
     const known = new Set([...source.matchAll(/\{"([a-z][a-z-]*)",/g)].map((match) => match[1]));
     for (const set of valueSets) {
       const config = render(set.file).find((d) => d.data?.["isthmus.conf"]).data["isthmus.conf"];
       for (const [, name] of config.matchAll(/^([a-z-]+) =/gm)) {
-        // TLS is behind tls.enabled, for servers that have it.
-        assert.ok(known.has(name) || name.startsWith("tls-"), `${set.name}: the server has no option ${name}`);
+        // For servers that have TLS, and protected mode with it.
+        assert.ok(known.has(name) || name.startsWith("tls-") || name === "protected-mode", `${set.name}: the server has no option ${name}`);
       }
     }
   },

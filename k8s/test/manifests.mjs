@@ -168,13 +168,25 @@ export const manifestChecks = {
   "TLS only: the plain port is off everywhere"() {
     const documents = render({ postgresql, tls: { enabled: true, plainPort: false, existingSecret: "cert", authClients: "yes" } });
     none(documents, "Certificate");
-    assert.match(settings(documents), /^port = 0$/m);
+    assert.match(settings(documents), /^port = "off"$/m);
+    assert.match(settings(documents), /^tls-replication = "yes"$/m);
     assert.match(settings(documents), /^tls-ca-cert-file = /m);
     assert.equal(environment(documents).ISTHMUS_ADVERTISE.value, "$(POD_IP):6380");
     for (const service of documents.filter((d) => d.kind === "Service")) {
       assert.ok(!service.spec.ports.some((p) => p.name === "redis"), service.metadata.name);
     }
     assert.match(only(documents, "Pod").spec.containers[0].command[2], /-p 6380 --tls/);
+  },
+
+  "TLS only without client certificates: the servers still check each other"() {
+    const values = { tls: { enabled: true, plainPort: false, existingSecret: "cert" } };
+    assert.match(settings(render({ postgresql, ...values })), /^tls-ca-cert-file = /m);
+    assert.doesNotMatch(settings(render(values)), /tls-(ca-cert-file|replication)/, "one server with SQLite talks to no other");
+  },
+
+  "without a password the server is not in protected mode"() {
+    assert.match(settings(render({ auth: { enabled: false } })), /^protected-mode = "no"$/m);
+    assert.doesNotMatch(settings(render({})), /protected-mode/);
   },
 
   "every container is locked down"() {

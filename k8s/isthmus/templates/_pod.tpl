@@ -133,7 +133,7 @@ preStop:
 {{- define "isthmus.config" -}}
 # Passwords and URLs are not here but in Secrets.
 bind = {{ .Values.bind | quote }}
-port = {{ if include "isthmus.hasPlainPort" . }}{{ .Values.port }}{{ else }}0{{ end }}
+port = {{ if include "isthmus.hasPlainPort" . }}{{ .Values.port }}{{ else }}"off"{{ end }}
 http-port = {{ .Values.httpPort }}
 {{- if not (include "isthmus.usesPostgresql" .) }}
 backend = "sqlite:/data/isthmus.db"
@@ -143,13 +143,21 @@ site = {{ . | quote }}
 {{- end }}
 {{- if .Values.auth.enabled }}
 requirepass-file = "/etc/isthmus/auth/password"
+{{- else }}
+# Without a password clients of other machines are served all the same: who reaches the port is the cluster's business.
+protected-mode = "no"
 {{- end }}
 {{- if .Values.tls.enabled }}
 tls-port = {{ .Values.tls.port }}
 tls-cert-file = "/etc/isthmus/tls/tls.crt"
 tls-key-file = "/etc/isthmus/tls/tls.key"
-{{- if ne (include "isthmus.tlsAuthClients" .) "no" }}
+{{- $onlyTls := and (include "isthmus.usesPostgresql" .) (not (include "isthmus.hasPlainPort" .)) }}
+{{- if or $onlyTls (ne (include "isthmus.tlsAuthClients" .) "no") }}
 tls-ca-cert-file = "/etc/isthmus/tls/ca.crt"
+{{- end }}
+{{- if $onlyTls }}
+# The servers reach each other by TLS too.
+tls-replication = "yes"
 {{- end }}
 tls-auth-clients = {{ include "isthmus.tlsAuthClients" . | quote }}
 {{- end }}
