@@ -32,7 +32,8 @@ using boost::asio::steady_timer;
 using boost::system::error_code;
 using std::chrono::milliseconds;
 
-// An orderly end takes 10 s at most: so long for the backend, and so long for peers that read slowly.
+// An orderly end takes 10 s at most: so long for the backend, and so long for clients that read slowly, and
+// for subscribers that do.
 constexpr milliseconds kCommitPatience{6000};
 constexpr std::int64_t kClosePatienceMs = 2000;
 
@@ -229,6 +230,13 @@ class Server::Parts {
     });
   }
 
+  void close(IoThread::Closing which) {
+    std::latch closed(static_cast<std::ptrdiff_t>(threads_.size()));
+    const std::int64_t deadline = steady_clock_ms() + kClosePatienceMs;
+    for (const auto& thread : threads_) thread->close(which, deadline, [&] { closed.count_down(); });
+    closed.wait();
+  }
+
   bool stop() {
     phase_.store(Phase::draining);
     listener_.close();
@@ -238,10 +246,8 @@ class Server::Parts {
     for (const auto& thread : threads_) thread->drain([&] { drained.count_down(); });
     drained.wait();
     const bool all_committed = journal_.stop(kCommitPatience);
-    std::latch closed(static_cast<std::ptrdiff_t>(threads_.size()));
-    const std::int64_t deadline = steady_clock_ms() + kClosePatienceMs;
-    for (const auto& thread : threads_) thread->close_all(deadline, [&] { closed.count_down(); });
-    closed.wait();
+    close(IoThread::Closing::all_but_subscribers);
+    close(IoThread::Closing::all);
     for (const auto& thread : threads_) thread->stop();
     http_.reset();
     if (member_ != nullptr) member_->stop();

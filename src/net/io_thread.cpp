@@ -383,16 +383,24 @@ void IoThread::tick() {
   std::vector<Session*> all;
   all.reserve(sessions_.size());
   for (const auto& [pointer, session] : sessions_) all.push_back(pointer);
-  bool output_left = false;
   for (Session* session : all) {
     if (!session->closed()) session->check_limits();
-    output_left |= !session->closed() && session->has_output();
   }
-  if (on_closed_ == nullptr || (output_left && steady_ms_ < close_deadline_ms_)) return;
+  if (on_closed_ != nullptr) close_sessions(all);
+}
+
+void IoThread::close_sessions(const std::vector<Session*>& all) {
+  bool output_left = false;
   for (Session* session : all) {
-    if (!session->closed()) session->close("the server shuts down");
+    if (session->closed()) continue;
+    if (closing_ == Closing::all_but_subscribers && session->in_subscribed_mode()) continue;
+    if (session->has_output() && steady_ms_ < close_deadline_ms_) {
+      output_left = true;
+    } else {
+      session->close("the server shuts down");
+    }
   }
-  std::exchange(on_closed_, nullptr)();
+  if (!output_left) std::exchange(on_closed_, nullptr)();
 }
 
 // CPU time and not time awake: where all cores are busy, another thread would not help.
@@ -488,8 +496,9 @@ void IoThread::drain(std::function<void()> on_drained) {
   });
 }
 
-void IoThread::close_all(std::int64_t deadline_ms, std::function<void()> on_closed) {
-  post([this, deadline_ms, done = std::move(on_closed)]() mutable {
+void IoThread::close(Closing which, std::int64_t deadline_ms, std::function<void()> on_closed) {
+  post([this, which, deadline_ms, done = std::move(on_closed)]() mutable {
+    closing_ = which;
     close_deadline_ms_ = deadline_ms;
     on_closed_ = std::move(done);
     next_tick_ms_ = 0;

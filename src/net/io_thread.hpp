@@ -63,9 +63,10 @@ class IoThread : public Mailbox, public AnswerMailbox {
   void sweep_killed();
   /// No request is read any more; `on_drained` runs on this thread when what was read is evaluated.
   void drain(std::function<void()> on_drained);
-  /// Sends what is left as far as the peers take it until `deadline_ms` of the steady clock, then closes
-  /// everything.
-  void close_all(std::int64_t deadline_ms, std::function<void()> on_closed);
+  enum class Closing : std::uint8_t { no, all_but_subscribers, all };
+  /// Closes each connection as soon as what is left for it has been sent, at the latest at `deadline_ms` of
+  /// the steady clock; then `on_closed` runs on this thread. Any thread.
+  void close(Closing which, std::int64_t deadline_ms, std::function<void()> on_closed);
 
   // For its sessions, on this thread.
   std::size_t index() const { return index_; }
@@ -108,6 +109,7 @@ class IoThread : public Mailbox, public AnswerMailbox {
   void flush_dirty();
   void after_commit();
   void tick();
+  void close_sessions(const std::vector<Session*>& all);
   void note_subscriber(ChannelKind kind, std::string_view name, Session& session);
   bool forget_subscriber(ChannelKind kind, std::string_view name, Session& session);
   void measure_load();
@@ -133,6 +135,7 @@ class IoThread : public Mailbox, public AnswerMailbox {
   bool draining_ = false;
   std::int64_t now_ms_ = 0, steady_ms_ = 0;
   std::int64_t next_tick_ms_ = 0;
+  Closing closing_ = Closing::no;
   std::int64_t close_deadline_ms_ = 0;
   std::function<void()> on_closed_;
   std::array<char, 64 * 1024> read_buffer_;
