@@ -6,7 +6,7 @@ else is.
     tests/tidy/reference.py --test    proves that each comparison can find something
 
 A list is a table whose rows begin with a name between backquotes; a row may have several, by comma. What differs each time in an
-error stands there as an ellipsis, up to which the text is compared.
+error, and the rest of a long text, stands there as an ellipsis, up to which the text is compared.
 """
 
 import pathlib
@@ -70,7 +70,13 @@ def metrics_listed(page: str) -> set[str]:
 
 
 def errors_listed(page: str) -> set[str]:
-    return {name.split("…")[0].strip() for name in rows_of(page)}
+    return set(rows_of(page))
+
+
+def shortened(texts: set[str], listed: set[str]) -> set[str]:
+    """The texts, those that begin as an entry with an ellipsis does as that entry."""
+    beginnings = {entry.split("…")[0].strip(): entry for entry in listed if "…" in entry}
+    return {next((entry for beginning, entry in beginnings.items() if text.startswith(beginning)), text) for text in texts}
 
 
 def references() -> list[Reference]:
@@ -78,10 +84,11 @@ def references() -> list[Reference]:
         return (ROOT / name).read_text(encoding="utf-8")
 
     source, config = files("src", "resp"), "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "src").glob("config*.cpp")))
+    errors = errors_listed(page("docs/errors.md"))
     return [
         Reference("option", "README.md", options_of(config) | {"config"}, options_listed(page("README.md"))),
         Reference("metric", "docs/metrics.md", metrics_of(source), metrics_listed(page("docs/metrics.md"))),
-        Reference("error reply", "docs/errors.md", errors_of(source), errors_listed(page("docs/errors.md"))),
+        Reference("error reply", "docs/errors.md", shortened(errors_of(source), errors), errors),
     ]
 
 
@@ -116,7 +123,8 @@ CASES = [
     (errors_of, '"SELECT count(*)", "GET [<count>]", "ERR "', set()),
     (options_listed, "| `--port`, `--bind` | 6379 | TCP port, see `--help` |", {"port", "bind"}),
     (metrics_listed, "| `redis_up` | gauge | as `isthmus_writer` |", {"redis_up"}),
-    (errors_listed, "| `ERR unknown command '…` | not served |", {"ERR unknown command '"}),
+    (errors_listed, "| `ERR unknown command '…` | not served |", {"ERR unknown command '…"}),
+    (lambda text: shortened({text, "ERR x"}, {"ERR unknown…", "ERR x"}), "ERR unknown command '", {"ERR unknown…", "ERR x"}),
 ]
 
 
