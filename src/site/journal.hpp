@@ -190,6 +190,7 @@ class Journal {
   void adopt_lease(backend::OriginId lease, backend::Seq seq);
   void settle(const std::function<backend::Seq(backend::OriginId)>& last_in_log);
   void drop_state();
+  void disown_messages();
   void finish_drop(const std::string& error);
   bool drop_rejected();
   bool append_group(std::size_t begin, std::size_t end);

@@ -89,10 +89,16 @@ void Journal::drop_state() {
     const std::size_t before = batch->rows.bytes();
     batch->rows.keep_if([this](const Row& row) { return row.origin == site_member_->server(); });
     backlog_bytes_.fetch_sub(before - batch->rows.bytes(), std::memory_order_relaxed);
-    batch->rows.clear_message_versions(site_member_->server());
     batch->inbox.clear();
     std::erase_if(batch->deferred, [](const Deferred& deferred) { return !deferred.message; });
   }
+}
+
+/// This server is not the writer any more, and its messages have been numbered as a writer's: without a
+/// version the feed of the next writer shows them.
+void Journal::disown_messages() {
+  const std::lock_guard lock(mutex_);
+  for (Batch* batch : {&committing_, &open_}) batch->rows.clear_message_versions(site_member_->server());
 }
 
 /// Everything that waits gets the error; what is appended from now on can wait for its own commit again.

@@ -122,6 +122,7 @@ void Lease::become_follower() {
   ShardLocks locks;
   locks.lock(keyspace_.shards(), all);
   site_.set_role(Role::follower);
+  journal_.disown_messages();
 }
 
 void Lease::step_down(const std::string& why) {

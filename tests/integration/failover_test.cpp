@@ -348,6 +348,23 @@ TEST_F(Failover, LosesNothingToAWriterWithoutADatabase) {
   end_and_judge(cluster);
 }
 
+// Nothing but a message was under way when the writer lost its lease: the next one hears of it all the same.
+TEST_F(Failover, DeliversTheMessagesOfAFormerWriter) {
+  PostgresCluster cluster;
+  DatabaseProxy proxy(cluster.port());
+  const auto [writer, follower] = writer_and_follower(proxy.url(), cluster.url());
+  Client publisher(writer->port()), listener(follower->port());
+  listener.subscribe("SUBSCRIBE", {"c"});
+  proxy.cut();
+  ASSERT_TRUE(eventually([&, writer = writer] { return site_info(*writer, "feed_up") == "0"; }));
+  EXPECT_EQ(show(publisher.call({"PUBLISH", "c", "sent as the writer"})), "(integer) 0");
+  ASSERT_TRUE(eventually([&, follower = follower] { return role(*follower) == "writer"; }));
+  proxy.open();
+  const auto message = listener.message_within(seconds(10));
+  ASSERT_TRUE(message.has_value()) << writer->log();
+  EXPECT_EQ(message->payload, "sent as the writer");
+}
+
 // ---- a follower was away for too long ----
 
 TEST_F(Failover, ReadsTheStateAsAWholeAfterTheLogWasCut) {
