@@ -66,14 +66,14 @@ void Membership::connect_parts(Checkpointer& checkpointer) {
             checkpointer.note(noted);
           },
       .in_order =
-          [this](std::function<void()> deliver) {
+          [this](std::function<void()> deliver, Journal::Deferral what) {
             {
               Journal::Group group(services_.journal);
-              group.after_commit(std::move(deliver), true);
+              group.after_commit(std::move(deliver), what);
             }
             services_.journal.commit_soon();
           },
-      .quiet = [this] { return services_.journal.quiet(); },
+      .may_leave = [this] { return services_.journal.event_may_leave(); },
       .log_went_back = [this](const LeaseStamp& held) { lease_.log_went_back(held); },
   });
 }

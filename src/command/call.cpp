@@ -53,17 +53,14 @@ void Evaluation::delete_expired(const Key& key) {
   raise(kEventExpired, "expired", key);
 }
 
-// What has been expired for long was told by the process before this one, or by nobody: it is no news.
-void Evaluation::tell_expired(const Key& key) {
-  const Node* const node = services_.keyspace.find_any(key);
-  const bool fresh = now_ms_ - node->deadline() <= services_.config.message_max_age_ms;
+void Evaluation::tell_expired(const Key& key, bool is_news) {
   if (!services_.keyspace.tell_expired(key, now_ms_)) return;
   services_.keyspace.touch(key);
   services_.stats.expired_keys.fetch_add(1, std::memory_order_relaxed);
-  if (fresh) raise(kEventExpired, "expired", key);
+  if (is_news) raise(kEventExpired, "expired", key, Journal::Deferral::news);
 }
 
-bool Evaluation::expire_due(std::size_t shard_index, std::size_t limit) {
+bool Evaluation::expire_due(std::size_t shard_index, std::size_t limit, std::int64_t news_since_ms) {
   Shard& shard = services_.keyspace.shards()[shard_index];
   locks_.lock_one(shard);
   const bool linked = services_.keyspace.linked();
@@ -73,7 +70,8 @@ bool Evaluation::expire_due(std::size_t shard_index, std::size_t limit) {
     if (!expired) return false;
     const Key key(expired->db, expired->name);
     if (linked) {
-      tell_expired(key);
+      const Node* const node = services_.keyspace.find_any(key);
+      tell_expired(key, node->deadline() >= news_since_ms);
     } else {
       delete_expired(key);
     }
@@ -87,17 +85,19 @@ void Evaluation::notify(EventClass event_class, std::string_view event, const Ke
 }
 
 // On this server only.
-void Evaluation::raise(EventClass event_class, std::string_view event, const Key& key) {
+void Evaluation::raise(EventClass event_class, std::string_view event, const Key& key,
+                       Journal::Deferral what) {
   const std::uint32_t wanted = services_.settings.notify_flags.load(std::memory_order_relaxed);
   if ((wanted & event_class) == 0 || !services_.pubsub.has_subscribers()) return;
   const auto send = [&](std::string_view channel, std::string_view payload) {
-    if (!services_.journal.durable()) {
+    const Journal& journal = services_.journal;
+    if (!journal.durable() || (what == Journal::Deferral::news && journal.event_may_leave())) {
       services_.pubsub.publish(channel, payload);
       return;
     }
-    group_.after_commit([&pubsub = services_.pubsub, to = std::string(channel), text = std::string(payload)] {
-      pubsub.publish(to, text);
-    });
+    group_.after_commit([&pubsub = services_.pubsub, to = std::string(channel),
+                         text = std::string(payload)] { pubsub.publish(to, text); },
+                        what);
   };
   for_each_event_channel(wanted, event, key.db, key.name, send);
 }

@@ -46,8 +46,9 @@ class Evaluation {
   }
   bool all_locked() const { return all_locked_; }
   /// Locks the shard and takes up to `limit` keys out whose deadline has passed, each with its event: deletes
-  /// them, as the writer, or, of linked sites, only says so on this server. True if more are due.
-  bool expire_due(std::size_t shard_index, std::size_t limit);
+  /// them, as the writer, or, of linked sites, only says so on this server; what had expired before
+  /// `news_since_ms` is no news any more. True if more are due.
+  bool expire_due(std::size_t shard_index, std::size_t limit, std::int64_t news_since_ms);
 
   /// The live key. Its reply waits for whatever commit the key waits for, absent or not.
   const Node* find(const Key& key) {
@@ -78,8 +79,9 @@ class Evaluation {
 
  private:
   void delete_expired(const Key& key);
-  void tell_expired(const Key& key);
-  void raise(EventClass event_class, std::string_view event, const Key& key);
+  void tell_expired(const Key& key, bool is_news);
+  void raise(EventClass event_class, std::string_view event, const Key& key,
+             Journal::Deferral what = Journal::Deferral::effect);
   // counting.cpp
   struct Base;
   Base base_of(const Counter* counter, const Point& written, std::string_view value) const;

@@ -1,6 +1,8 @@
 #include "src/command/expirer.hpp"
 
+#include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "src/command/call.hpp"
 
@@ -17,6 +19,7 @@ constexpr std::chrono::milliseconds kSweepPeriod{100};
 }  // namespace
 
 void Expirer::start() {
+  looked_ms_ = wall_clock_ms();
   thread_ = std::thread([this] { run(); });
 }
 
@@ -41,17 +44,20 @@ void Expirer::run() {
 }
 
 // While the log refuses writes the keys stay hidden and are deleted later. Linked sites delete nothing, and
-// every server tells for itself.
+// every server tells for itself: what has been expired for long was told by the process before this one, or
+// by nobody, unless this process has stood still since.
 void Expirer::expire() {
   const Keyspace& keyspace = services_.keyspace;
   bool more = keyspace.linked() ||
               (services_.journal.available() && (services_.site == nullptr || services_.site->is_writer()));
+  const std::int64_t looked_before_ms = std::exchange(looked_ms_, wall_clock_ms());
   while (more) {
     more = false;
     const std::int64_t now = wall_clock_ms();
+    const std::int64_t news_since = std::min(looked_before_ms, now - services_.config.message_max_age_ms);
     for (std::size_t i = 0; i < kShards; ++i) {
       if (services_.keyspace.shards()[i].next_deadline.load(std::memory_order_relaxed) > now) continue;
-      more |= Evaluation(services_, now).expire_due(i, kAtOnce);
+      more |= Evaluation(services_, now).expire_due(i, kAtOnce, news_since);
     }
     more &= services_.journal.backlog_bytes() < Journal::kBacklogLimitBytes;
   }

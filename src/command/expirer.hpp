@@ -29,6 +29,7 @@ class Expirer {
   std::mutex mutex_;
   std::condition_variable stop_asked_;
   bool stopping_ = false;
+  std::int64_t looked_ms_ = 0;  // when the shards were looked at last
   std::chrono::steady_clock::time_point next_sweep_;
   std::thread thread_;
 };

@@ -118,7 +118,7 @@ void publish_to_all(Call& call, bool shard) {
   call.evaluation().group().after_commit(
       [&pubsub = services.pubsub, shard, channel = std::string(call.args[1]),
        payload = std::string(call.args[2])] { send(pubsub, shard, channel, payload); },
-      true);
+      Journal::Deferral::message);
 }
 
 // On a log that nobody else reads a message needs no commit. Behind an uncommitted write of the same
@@ -143,7 +143,7 @@ void publish_message(Call& call, bool shard) {
     call.evaluation().group().after_commit(
         [&pubsub = services.pubsub, shard, channel = std::string(call.args[1]),
          payload = std::string(call.args[2])] { send(pubsub, shard, channel, payload); },
-        true);
+        Journal::Deferral::message);
   }
   call.evaluation().raise_gate(gate);
   call.reply.integer(static_cast<std::int64_t>(receivers));

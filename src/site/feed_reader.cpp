@@ -6,8 +6,6 @@
 
 #include "src/keyspace/difference.hpp"
 #include "src/observe/logging.hpp"
-#include "src/pubsub/keyspace_events.hpp"
-#include "src/site/announcements.hpp"
 #include "src/site/state_loader.hpp"
 
 namespace isthmus {
@@ -415,14 +413,19 @@ void FeedReader::note_frontiers() {
   noted_frontiers_ = reach_.frontiers();
 }
 
+// Under all locks of the group together, so that nobody sees half of it; and its events with it: what happens
+// to a key next, by a command or by its deadline, is told after them.
 void FeedReader::apply_group() {
-  fold_group();
-  for (std::size_t i = 0; i < group_.size(); ++i) {
-    const Row row = group_[i];
-    if (backend::is_message(row.kind)) {
-      publish(row);
-    } else if (!row.event.empty()) {
-      raise_events(i);
+  {
+    ShardLocks locks;
+    lock_group(locks);
+    results_.assign(group_.size(), {});
+    for (std::size_t i = 0; i < group_.size(); ++i) {
+      const Row row = group_[i];
+      if (backend::is_state(row.kind)) results_[i] = fold_row(row);
+    }
+    for (std::size_t i = 0; i < group_.size(); ++i) {
+      backend::is_message(group_[i].kind) ? publish(group_[i]) : raise_events(i);
     }
   }
   const Row last = group_[group_.size() - 1];
@@ -430,21 +433,14 @@ void FeedReader::apply_group() {
   group_.clear();
 }
 
-// Under all locks of the group together, so that nobody sees half of it.
-void FeedReader::fold_group() {
+void FeedReader::lock_group(ShardLocks& locks) {
   ShardSet set;
   for (std::size_t i = 0; i < group_.size(); ++i) {
     const Row row = group_[i];
     if (row.kind == RowKind::flush) set.set();
     if (backend::is_state(row.kind)) set.set(shard_of(hash_name(row.key)));
   }
-  ShardLocks locks;
   locks.lock(keyspace_.shards(), set);
-  results_.assign(group_.size(), {});
-  for (std::size_t i = 0; i < group_.size(); ++i) {
-    const Row row = group_[i];
-    if (backend::is_state(row.kind)) results_[i] = fold_row(row);
-  }
 }
 
 FeedReader::Result FeedReader::fold_row(const Row& row) {
@@ -454,6 +450,7 @@ FeedReader::Result FeedReader::fold_row(const Row& row) {
     keyspace_.touch_database(row.db);
   }
   Result result{keyspace_.fold(row, key.hash, keyspace_.site_index(row.site))};
+  result.fresh = fresh;
   if (is_of_other_site(row) && result.exists && row.kind != RowKind::flush) {
     result.dead_on_arrival = keyspace_.find(key, wall_clock_ms()) == nullptr;
   }
@@ -470,113 +467,6 @@ void FeedReader::count_conflict(const Row& row, backend::Version lost) {
   const std::lock_guard lock(reach_mutex_);
   if (reach_.said(row.site, site_.log().site()) >= lost) return;
   site_.stats().conflicts_lost.fetch_add(1, std::memory_order_relaxed);
-}
-
-std::int64_t FeedReader::clock_offset_of(backend::SiteId site) const {
-  return site == site_.log().site() ? 0 : site_.clock_offset_of(site);
-}
-
-// `then_ms` is by the clock of that site's database.
-bool FeedReader::is_fresh(std::int64_t then_ms, backend::SiteId site) const {
-  return then_ms >= fresh_since_ms(site);
-}
-
-std::int64_t FeedReader::fresh_since_ms(backend::SiteId site) const {
-  return wall_clock_ms() + site_.clock_offset_ms() + clock_offset_of(site) - settings_.message_max_age_ms;
-}
-
-void FeedReader::publish(const Row& row) {
-  if (row.kind == RowKind::subscribers) {
-    const std::int64_t age_ms =
-        wall_clock_ms() + site_.clock_offset_ms() + clock_offset_of(row.site) - row.sent_at;
-    if (!row.copied && age_ms <= AnnouncementBook::kSilenceMs) hooks_.subscribers(row);
-    return;
-  }
-  if (!is_fresh(row.sent_at, row.site)) {
-    site_.stats().stale_messages.fetch_add(1, std::memory_order_relaxed);
-    return;
-  }
-  // Fetched after newer ones of its publisher have been delivered.
-  if (row.copied && row.seq < last(row.origin)) return;
-  deliver(row.key, row.value, row.kind == RowKind::spublish);
-}
-
-// On the writer, events of own commands may still wait for their commit, and what other sites say stands
-// behind them; then all that they say afterwards does, for it must not be overtaken either.
-void FeedReader::deliver(std::string_view channel, std::string_view payload, bool to_shard) {
-  const auto send = [&pubsub = pubsub_, to_shard](std::string_view to, std::string_view text) {
-    if (to_shard) {
-      pubsub.publish_to_shard(to, text);
-    } else {
-      pubsub.publish(to, text);
-    }
-  };
-  const bool none_behind = behind_.load() == 0;
-  if (none_behind && (!site_.is_writer() || hooks_.quiet())) {
-    send(channel, payload);
-    return;
-  }
-  behind_.fetch_add(1);
-  hooks_.in_order([this, send, to = std::string(channel), text = std::string(payload)] {
-    send(to, text);
-    behind_.fetch_sub(1);
-  });
-}
-
-// Whether the row did here what its event says. Another row may have won, or the key may have been gone.
-bool FeedReader::deserves(std::string_view event, std::size_t index) const {
-  const Result& result = results_[index];
-  // Of this site's own rows the writer has judged; one that changes nothing here came with a state that was
-  // read anew, and nobody has been told. What has expired each server may have told by itself.
-  const bool may_have_told = event == "expired" && keyspace_.linked();
-  if (!is_of_other_site(group_[index]) && !may_have_told) return true;
-  // Who counts on an expired key makes it anew in the same row.
-  if (event == "expired" && group_[index].kind == RowKind::expire) return result.existed && result.won;
-  const bool says_gone = event == "del" || event == "expired" || event == "rename_from";
-  if (says_gone) return result.existed && !result.exists;
-  if (!result.existed && !result.exists) return false;
-  // That it has expired is told elsewhere, and must be the last word.
-  if (result.dead_on_arrival) return false;
-  // A command's event stands at its last row of the key, and any of them may be the one that won.
-  const Row row = group_[index];
-  for (std::size_t i = 0; i <= index; ++i) {
-    if (results_[i].won && group_[i].key == row.key && group_[i].db == row.db) return true;
-  }
-  return false;
-}
-
-void FeedReader::raise_events(std::size_t index) {
-  const Row row = group_[index];
-  if (!pubsub_.has_subscribers() || row.copied) return;
-  if (!is_fresh(HybridClock::milliseconds(row.version), row.site)) return;
-  std::string_view events = row.event;
-  while (!events.empty()) {
-    const std::string_view event = events.substr(0, events.find(','));
-    events.remove_prefix(std::min(events.size(), event.size() + 1));
-    if (deserves(event, index)) raise(event, row.db, row.key);
-  }
-}
-
-void FeedReader::raise(std::string_view event, std::uint8_t db, std::string_view key) {
-  const std::uint32_t wanted = settings_.notify_flags();
-  if ((wanted & event_class(event)) == 0) return;
-  for_each_event_channel(wanted, event, db, key, [this](std::string_view channel, std::string_view payload) {
-    deliver(channel, payload, false);
-  });
-}
-
-// Once a site's rows are young again, or there are no more.
-void FeedReader::tell_net_change() {
-  for (auto it = late_.begin(); it != late_.end();) {
-    if (!it->second.fresh) {
-      ++it;
-      continue;
-    }
-    it->second.keys.tell(
-        keyspace_, wall_clock_ms(),
-        [this](std::string_view event, std::uint8_t db, std::string_view key) { raise(event, db, key); });
-    it = late_.erase(it);
-  }
 }
 
 // ---- other sites ----

@@ -19,6 +19,7 @@
 #include "src/keyspace/clock.hpp"
 #include "src/keyspace/keyspace.hpp"
 #include "src/pubsub/pubsub.hpp"
+#include "src/site/journal.hpp"
 #include "src/site/lease_history.hpp"
 #include "src/site/net_change.hpp"
 #include "src/site/reach.hpp"
@@ -40,10 +41,10 @@ class FeedReader final : private backend::FeedSink {
     std::function<void(const backend::Vector&)> seen;      ///< highest seqs of others' rows
     /// A row of the state that no server of this site made; only while this is the writer.
     std::function<void(const backend::Row&)> foreign;
-    /// Calls its argument behind the events of this server's own commands that wait for their commit.
-    std::function<void(std::function<void()>)> in_order;
+    /// Calls its argument behind the events that wait for a commit.
+    std::function<void(std::function<void()>, Journal::Deferral)> in_order;
     /// Whether there are none of those, so that nothing needs to stand behind them.
-    std::function<bool()> quiet;
+    std::function<bool()> may_leave;
     /// The log lacks what this server has seen, which was so much of the last lease.
     std::function<void(const LeaseStamp&)> log_went_back;
   };
@@ -90,6 +91,7 @@ class FeedReader final : private backend::FeedSink {
   /// What folding a row did.
   struct Result : FoldResult {
     bool dead_on_arrival = false;  ///< the key is there, and its deadline has passed
+    bool fresh = false;            ///< young enough for an event of its own
   };
   void row(const backend::Row& row) override;
   void inbox(const backend::InboxRow& row) override;
@@ -123,10 +125,14 @@ class FeedReader final : private backend::FeedSink {
   void tell_applied();
   void apply_group();
   void forget_group();
-  void fold_group();
+  void lock_group(ShardLocks& locks);
   void publish(const backend::Row& row);
-  void deliver(std::string_view channel, std::string_view payload, bool to_shard);
+  void deliver_message(const backend::Row& row);
+  bool may_leave() const { return behind_.load() == 0 && hooks_.may_leave(); }
+  void put_behind(std::function<void()> send, Journal::Deferral what);
   void raise_events(std::size_t index);
+  bool took_away(std::size_t index) const;
+  bool fits_own(std::string_view event, const Result& result) const;
   bool deserves(std::string_view event, std::size_t index) const;
   void raise(std::string_view event, std::uint8_t db, std::string_view key);
   void tell_net_change();
@@ -165,7 +171,7 @@ class FeedReader final : private backend::FeedSink {
   int inbox_tries_ = 0;
   std::string outage_;  // why the feed is down; empty if it is not
 
-  std::atomic<int> behind_{0};  // what stands behind events of own commands, and nothing may overtake
+  std::atomic<int> behind_{0};  // what stands behind events that wait, and nothing may overtake
 
   std::mutex mutex_;
   std::condition_variable changed_;

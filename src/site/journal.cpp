@@ -79,10 +79,16 @@ void Journal::set_available(bool available, const std::string& reason) {
   available_.store(false);
   for (Batch* batch : {&committing_, &open_}) {
     for (const Deferred& deferred : batch->deferred) {
-      if (deferred.message) deferred.deliver();
+      if (deferred.what == Deferral::message) deferred.deliver();
     }
-    std::erase_if(batch->deferred, [](const Deferred& deferred) { return deferred.message; });
+    std::erase_if(batch->deferred,
+                  [](const Deferred& deferred) { return deferred.what == Deferral::message; });
   }
+}
+
+bool Journal::event_may_leave() const {
+  if (shared() && !site_member_->is_writer()) return events_waiting_.load() == 0;
+  return quiet();
 }
 
 Journal::LeaseStamp Journal::lease_stamp() const {
@@ -165,19 +171,20 @@ void Journal::Group::answer(backend::OriginId requester, std::uint64_t request, 
   journal_->open_.rows.answer(requester, request, reply);
 }
 
-void Journal::Group::after_commit(std::function<void()> deliver, bool message) {
+void Journal::Group::after_commit(std::function<void()> deliver, Deferral what) {
   Journal& j = *journal_;
   if (!j.durable_ || (!has_rows_ && j.quiet())) {
     deliver();
     return;
   }
   hold();
+  const bool message = what == Deferral::message;
   if (message && !j.available()) {
     deliver();
     return;
   }
-  j.open_.deferred.push_back(
-      {j.appended_.load(std::memory_order_relaxed), std::move(deliver), message, Waiting(j.waiting_)});
+  j.open_.deferred.push_back({j.appended_.load(std::memory_order_relaxed), std::move(deliver), what,
+                              Waiting(message ? j.messages_waiting_ : j.events_waiting_)});
 }
 
 void Journal::Group::close() {

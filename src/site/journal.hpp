@@ -37,6 +37,13 @@ class Journal {
 
   using LeaseStamp = isthmus::LeaseStamp;
 
+  /// What waits for a commit, and what becomes of it if there is none.
+  enum class Deferral : std::uint8_t {
+    effect,   ///< of rows of this server: dropped with them
+    message,  ///< does not wait while the backend refuses commits, and is never dropped
+    news,  ///< of what is in the log already, or of the time: waits for its turn only, and is never dropped
+  };
+
   /// What the committing thread calls.
   struct Hooks {
     std::function<void()> after_commit;
@@ -66,7 +73,12 @@ class Journal {
   std::string unavailable_reason() const;
 
   /// Nothing waits for a commit: what is delivered now overtakes nothing.
-  bool quiet() const { return waiting_.load() == 0 && committed() >= appended(); }
+  bool quiet() const {
+    return messages_waiting_.load() == 0 && events_waiting_.load() == 0 && committed() >= appended();
+  }
+  /// An event that is delivered now overtakes none. A server that is not the writer has no effects of its
+  /// own, and its messages are not overtaken by anything that matters.
+  bool event_may_leave() const;
   /// Everything up to this place is in the log and everything that waited for it has been handed out.
   backend::Seq committed() const { return committed_.load(); }
   /// The place of the last row that has been appended.
@@ -105,9 +117,8 @@ class Journal {
     /// over kAnswerLimitBytes is left out.
     void answer(backend::OriginId requester, std::uint64_t request, std::string_view reply);
     /// Calls `deliver` when all rows appended so far have been committed; at once if there is nothing to wait
-    /// for. Effects that are dropped with their lease are not delivered, unless they are of a `message`:
-    /// those do not wait while the backend refuses commits, either.
-    void after_commit(std::function<void()> deliver, bool message = false);
+    /// for.
+    void after_commit(std::function<void()> deliver, Deferral what = Deferral::effect);
     /// Ends the group and lets others append.
     void close();
 
@@ -142,7 +153,7 @@ class Journal {
  private:
   friend class Checkpointer;
   friend class Lease;
-  // Counts what has been deferred and is not delivered, or dropped, yet.
+  // Counts, in one of two counters, what has been deferred and is not delivered, or dropped, yet.
   class Waiting {
    public:
     explicit Waiting(std::atomic<int>& count) : count_(&count) { count.fetch_add(1); }
@@ -161,7 +172,7 @@ class Journal {
   struct Deferred {
     backend::Seq gate;
     std::function<void()> deliver;
-    bool message;
+    Deferral what;
     Waiting waiting;
   };
   // Rows that commit together, and what goes with them.
@@ -208,7 +219,8 @@ class Journal {
 
   mutable std::mutex mutex_;  // the open batch and everything numbered under it
   std::condition_variable work_;
-  std::atomic<int> waiting_{0};  // before the batches, which count down when they go
+  // Before the batches, which count down when they go.
+  std::atomic<int> messages_waiting_{0}, events_waiting_{0};
   Batch open_;
   backend::OriginId lease_ = 0;
   backend::Seq lease_seq_ = 0;

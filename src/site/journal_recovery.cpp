@@ -1,5 +1,7 @@
 // What becomes of uncommitted rows when a session, a lease or a row is lost (shared logs only). All of it
 // runs on the committing thread.
+#include <iterator>
+
 #include "src/observe/logging.hpp"
 #include "src/site/journal.hpp"
 #include "src/site/lease.hpp"
@@ -90,8 +92,14 @@ void Journal::drop_state() {
     batch->rows.keep_if([this](const Row& row) { return row.origin == site_member_->server(); });
     backlog_bytes_.fetch_sub(before - batch->rows.bytes(), std::memory_order_relaxed);
     batch->inbox.clear();
-    std::erase_if(batch->deferred, [](const Deferred& deferred) { return !deferred.message; });
+    std::erase_if(batch->deferred,
+                  [](const Deferred& deferred) { return deferred.what == Deferral::effect; });
   }
+  if (!committing_.empty()) return;
+  // The batch in hand is done with, and what is left of it stays in front.
+  open_.deferred.insert(open_.deferred.begin(), std::make_move_iterator(committing_.deferred.begin()),
+                        std::make_move_iterator(committing_.deferred.end()));
+  committing_.deferred.clear();
 }
 
 /// This server is not the writer any more, and its messages have been numbered as a writer's: without a
@@ -146,7 +154,7 @@ void Journal::refuse_group(std::size_t begin, std::size_t end, const std::string
                       exact ? "ERR The log refused the effects of this command: " + cause
                             : "CLUSTERDOWN The log refused a command; this one may or may not be done");
   std::erase_if(committing_.deferred, [&](const Deferred& deferred) {
-    return !deferred.message && deferred.gate > from && deferred.gate <= to;
+    return deferred.what == Deferral::effect && deferred.gate > from && deferred.gate <= to;
   });
 }
 

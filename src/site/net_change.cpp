@@ -13,17 +13,13 @@ void NetChange::changed(const Key& key, bool existed) {
 void NetChange::tell(Keyspace& keyspace, std::int64_t now_ms, const Raise& raise) {
   for (const auto& [name, existed] : existed_) {
     const Key key(static_cast<std::uint8_t>(name[0]), std::string_view(name).substr(1));
-    std::string_view event;
-    {
-      const std::lock_guard lock(keyspace.shard(key).mutex);
-      const Node* node = keyspace.find(key, now_ms);
-      if (node != nullptr) {
-        event = node->is_hash() ? "hset" : "set";
-      } else if (existed) {
-        event = "del";
-      }
+    const std::lock_guard lock(keyspace.shard(key).mutex);
+    const Node* node = keyspace.find(key, now_ms);
+    if (node != nullptr) {
+      raise(node->is_hash() ? "hset" : "set", key.db, key.name);
+    } else if (existed) {
+      raise("del", key.db, key.name);
     }
-    if (!event.empty()) raise(event, key.db, key.name);
   }
   existed_.clear();
 }

@@ -22,7 +22,7 @@ class NetChange {
   /// A row has changed this key, which was there before it or not.
   void changed(const Key& key, bool existed);
   bool empty() const { return existed_.empty(); }
-  /// Raises the events and forgets the keys. Locks their shards one by one.
+  /// Raises the events, each under its key's lock, and forgets the keys.
   void tell(Keyspace& keyspace, std::int64_t now_ms, const Raise& raise);
 
  private:

@@ -278,6 +278,29 @@ TEST_F(Sites, FetchRowsThatALinkHasLost) {
   EXPECT_TRUE(eventually([&] { return all_equal(); }, kLinkPatience));
 }
 
+// Two sites take the halves of a hash at the same time: each tells that it is gone when it sees the other's.
+TEST_F(Sites, SayThatNothingIsLeftOfAKey) {
+  link(2);
+  EXPECT_EQ(call(0, {"HSET", "h", "f", "1", "g", "2"}), "(integer) 2");
+  expect_everywhere({"HGET", "h", "g"}, "\"2\"");
+  Client here = client(0), there = client(1);
+  here.subscribe("SUBSCRIBE", {"__keyspace@0__:h"});
+  there.subscribe("SUBSCRIBE", {"__keyspace@0__:h"});
+  cut(0, 1);
+  EXPECT_EQ(call(0, {"HDEL", "h", "f"}), "(integer) 1");
+  EXPECT_EQ(call(1, {"HDEL", "h", "g"}), "(integer) 1");
+  heal(0, 1);
+  expect_everywhere({"EXISTS", "h"}, "(integer) 0");
+  for (Client* listener : {&here, &there}) {
+    std::string last;
+    while (last != "del") {
+      const auto event = listener->message_within(kLinkPatience);
+      ASSERT_TRUE(event.has_value()) << "the last one was " << last;
+      last = event->payload;
+    }
+  }
+}
+
 TEST_F(Sites, ReachEveryServerOfASite) {
   link(2);
   Server& second = serve(1, {0});

@@ -144,7 +144,7 @@ class LinkedCommands : public testing::Test {
     run_.hear_events(kEventKeyevent | kEventAll | kEventNew);
   }
   void expire_due() {
-    for (std::size_t i = 0; i < kShards; ++i) Evaluation(run_.services(), run_.now_ms()).expire_due(i, 64);
+    for (std::size_t i = 0; i < kShards; ++i) Evaluation(run_.services(), run_.now_ms()).expire_due(i, 64, 0);
   }
   CommandRunner run_;
 };

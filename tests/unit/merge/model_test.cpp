@@ -91,7 +91,7 @@ class ModelSite {
     runner_->set_now(now(t));
     for (std::size_t i = 0; i < kShards; ++i) {
       if (keyspace().shards()[i].next_deadline.load() <= now(t))
-        Evaluation(runner_->services(), now(t)).expire_due(i, 64);
+        Evaluation(runner_->services(), now(t)).expire_due(i, 64, 0);
       keyspace().collect(i, 1000, [](const Key&) {});
     }
     Journal& journal = runner_->journal();
