@@ -390,7 +390,11 @@ void FeedReader::show_lease(const Row& row) {
 
 // A checkpoint that covered a gap would make it last.
 void FeedReader::note_seen(const Row& row) {
-  seen_[row.origin] = is_of_other_site(row) ? reach_.whole(row.origin) : row.seq;
+  const bool foreign = is_of_other_site(row);
+  seen_[row.origin] = foreign ? reach_.whole(row.origin) : row.seq;
+  if (row.kind != RowKind::reach || !row.copied || !foreign) return;
+  // The origins that a copy stands for have no rows here that would say so.
+  for (const auto& [origin, seq] : reach_.foreign_vector()) seen_[origin] = seq;
 }
 
 // Of its own lease the writer's feed shows nothing: that the journal tells.

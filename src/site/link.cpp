@@ -260,6 +260,7 @@ void Link::fetch_own_rows(const backend::Reaches& theirs) {
   const auto turn = parts_.freeze.fetch_own();
   const backend::Reaches ours = links_->reaches();
   std::map<std::int64_t, std::uint64_t> returned;
+  bool as_rows = true;
   for (const auto& [origin, reach] : theirs) {
     if (reach.site != own) continue;
     const auto known = ours.find(origin);
@@ -267,21 +268,19 @@ void Link::fetch_own_rows(const backend::Reaches& theirs) {
     if (reach.last <= last || reach.last <= fetched_[origin]) continue;
     log_warning("This site's database lacks rows that it once had; a peer still has them",
                 {{"peer", row_.name}, {"rows", reach.last - last}});
-    fetched_[origin] = reach.last;
     parts_.freeze.count_return();
-    if (fetch(own, origin, last + 1, reach.last)) {
-      returned[origin] = reach.last;
-      continue;
-    }
-    copy_state("the peer has rows of ours that we have lost", true);
-    break;
+    as_rows &= fetch(own, origin, last + 1, reach.last);
+    returned[origin] = reach.last;
   }
+  if (!as_rows) copy_state("the peer has rows of ours that we have lost", true);
   if (!returned.empty()) tell_returned(returned);
+  for (const auto& [origin, last] : returned) fetched_[origin] = last;
   own_rows_known_.store(true);
 }
 
 // What has come back is not in our stream, and a third site may lack it too: it asks us for it before it
-// takes a frontier of ours.
+// takes a frontier of ours. Where it came back as a state, our log does not have the rows, and that site
+// copies our state.
 void Link::tell_returned(const std::map<std::int64_t, std::uint64_t>& last) {
   say_in_stream(parts_, backend::RowKind::reach, last);
 }
@@ -303,11 +302,14 @@ void Link::repair_gaps() {
 bool Link::fetch(backend::SiteId site, OriginId origin, Seq from, Seq to) {
   class Sink final : public backend::LoadSink {
    public:
-    Sink(backend::Links& to, OriginId lease) : to_(to), lease_(lease) {}
+    Sink(backend::Links& to, OriginId lease, backend::Version covered)
+        : to_(to), lease_(lease), covered_(covered) {}
     void key(const backend::StoredKey&) override {}
     void field(const backend::StoredField&) override {}
     void row(const Row& row) override {
       if (row.kind == backend::RowKind::reach) return;  // speaks of the peer's log, not of ours
+      // As in a copy: what our frontier covers is here, or was deleted and may be forgotten.
+      if (backend::is_state(row.kind) && row.version <= covered_) return;
       Row copy = row;
       copy.copied = true;
       batch_.append(copy);
@@ -324,11 +326,14 @@ bool Link::fetch(backend::SiteId site, OriginId origin, Seq from, Seq to) {
    private:
     backend::Links& to_;
     const OriginId lease_;
+    const backend::Version covered_;
     RowBatch batch_;
     std::size_t rows_ = 0;
   };
   const OriginId lease = parts_.journal.lease_stamp().lease;
-  Sink sink(*links_, lease);
+  const Frontier folded = parts_.feed.folded();
+  const auto frontier = folded.find(site);
+  Sink sink(*links_, lease, frontier == folded.end() ? 0 : frontier->second);
   if (!peer_->read_rows(origin, from, to, sink)) return false;
   sink.flush();
   CopiedRows end(*links_, lease);

@@ -278,6 +278,35 @@ TEST_F(Sites, FetchRowsThatALinkHasLost) {
   EXPECT_TRUE(eventually([&] { return all_equal(); }, kLinkPatience));
 }
 
+// Rows of a site that it has lost, which one peer has as a state only, and another has never seen.
+TEST_F(Sites, TellAThirdOneWhatHasComeBack) {
+  link(3);
+  EXPECT_EQ(call(0, {"SET", "before", "1"}), "OK");
+  expect_everywhere({"GET", "before"}, "\"1\"");
+  cut(0, 2);
+  EXPECT_EQ(call(0, {"SET", "lost", "1"}), "OK");
+  EXPECT_TRUE(eventually([&] { return call(1, {"GET", "lost"}) == "\"1\""; }, kLinkPatience));
+  // It is in the checkpoint now, and need not be in the log.
+  EXPECT_EQ(call(1, {"SAVE"}), "OK");
+  ASSERT_EQ(places_[1].cluster->value("SELECT count(*) FROM isthmus.entry WHERE key = 'lost'"), "1");
+  places_[1].cluster->sql("DELETE FROM isthmus.log WHERE key = 'lost'");
+  places_[0].server->kill_now();
+  // The database of the first site goes back to before it: no table has it, and no slot brings it.
+  const std::string lost = "(SELECT origin, seq FROM isthmus.log WHERE key = 'lost') g";
+  places_[0].cluster->sql("UPDATE isthmus.progress p SET seq = least(p.seq, g.seq - 1) FROM " + lost +
+                          " WHERE p.origin = g.origin; DELETE FROM isthmus.log l USING " + lost +
+                          " WHERE l.origin = g.origin AND l.seq >= g.seq; DELETE FROM isthmus.entry WHERE "
+                          "key = 'lost'");
+  end_walsenders(0);
+  places_[0].cluster->sql(
+      "SELECT pg_replication_slot_advance(slot_name, pg_current_wal_flush_lsn()) FROM pg_replication_slots "
+      "WHERE slot_name LIKE 'isthmus_link_%'");
+  places_[0].server->start();
+  heal(0, 2);
+  expect_everywhere({"GET", "lost"}, "\"1\"");
+  EXPECT_TRUE(eventually([&] { return all_equal(); }, kLinkPatience));
+}
+
 // Two sites take the halves of a hash at the same time: each tells that it is gone when it sees the other's.
 TEST_F(Sites, SayThatNothingIsLeftOfAKey) {
   link(2);
