@@ -489,8 +489,8 @@ void FeedReader::follow_links() {
     // yet may have what other peers have deleted.
     const std::vector<backend::SiteId> peers = site_.peer_ids();
     const std::vector<backend::PeerRow> rows = site_.peers();
-    const bool all_reached =
-        std::none_of(rows.begin(), rows.end(), [](const auto& row) { return row.id == 0; });
+    const bool all_reached = std::none_of(
+        rows.begin(), rows.end(), [](const auto& row) { return row.id == 0 && row.state != kExpelledPeer; });
     Reach marked(site_.log().site());
     for (const backend::StoredFrontier& frontier : site_.marked_frontiers()) marked.restore(frontier);
     const bool known = all_reached && (!peers.empty() || site_.has_expelled());

@@ -120,13 +120,19 @@ void Link::abandon(const std::string& why) {
   links_.reset();
 }
 
+// Since it was heard of last; of one that never was, since it has been tried.
+std::int64_t Link::silent_ms() const {
+  const Frontier folded = parts_.feed.folded();
+  const auto last = folded.find(row_.id);
+  const bool heard = row_.id != 0 && last != folded.end();
+  return wall_clock_ms() - (heard ? HybridClock::milliseconds(last->second) : row_.since_ms);
+}
+
 // It has been away for longer than deletions are remembered. Whatever it has when it comes back is compared
 // as a whole, so nothing needs to be kept for it.
 void Link::expel_if_silent() {
-  const Frontier folded = parts_.feed.folded();
-  const auto last = folded.find(row_.id);
-  if (links_ == nullptr || row_.id == 0 || is_expelled() || last == folded.end()) return;
-  const std::int64_t silent_ms = wall_clock_ms() - HybridClock::milliseconds(last->second);
+  if (links_ == nullptr || is_expelled()) return;
+  const std::int64_t silent_ms = this->silent_ms();
   if (silent_ms <= parts_.tombstone_retention_ms) return;
   log_warning("A peer has been away for too long; it loses its slot and its claim on deletions",
               {{"peer", row_.name}, {"silent_s", silent_ms / 1000}});
@@ -365,9 +371,10 @@ void Link::say(const std::string& state, const std::string& detail) {
   } else {
     log_warning("The link to a peer is down", {{"peer", row_.name}, {"cause", detail}});
   }
+  // A new writer finds things as the last one has left them.
+  if (row_.state != shown) row_.since_ms = wall_clock_ms();
   row_.state = shown;
   row_.detail = detail;
-  row_.since_ms = wall_clock_ms();
   next_save_ = {};
 }
 

@@ -101,6 +101,7 @@ class Link {
   void wait_for(backend::OriginId origin, backend::Seq seq);
   void abandon(const std::string& why);
   bool is_expelled() const { return row_.state == kExpelledPeer; }
+  std::int64_t silent_ms() const;
   void expel_if_silent();
   // link_copy.cpp
   /// With `own_rows` also rows of this site that its own database may have lost.

@@ -353,6 +353,27 @@ TEST_F(Sites, RefuseAPeerThatIsNotTheOneItShouldBe) {
   EXPECT_TRUE(state_of(0, 1).starts_with("state=refused")) << state_of(0, 1);
 }
 
+// What is deleted is not remembered for ever for a peer that has never been there.
+TEST_F(Sites, WaitForAPeerThatNeverComesOnlySoLong) {
+  prepare(2);
+  Options first = options(0, {1});
+  first.insert(first.end(), {"--tombstone-retention", "10s"});
+  places_[0].server = &add_server(places_[0].cluster->url(), first);
+  EXPECT_EQ(call(0, {"SET", "kept", "1"}), "OK");
+  const auto stable = [&] {
+    Client asker = client(0);
+    return info_field(asker, "sites", "stable_ms").value_or("");
+  };
+  EXPECT_EQ(stable(), "-1");
+  EXPECT_TRUE(eventually([&] { return state_of(0, 1).starts_with("state=expelled"); }, kLinkPatience))
+      << state_of(0, 1);
+  EXPECT_TRUE(eventually([&] { return stable() != "-1"; }, kLinkPatience));
+  serve(1, {0});
+  expect_linked({0, 1});
+  expect_everywhere({"GET", "kept"}, "\"1\"");
+  EXPECT_TRUE(eventually([&] { return all_equal(); }, kLinkPatience));
+}
+
 TEST_F(Sites, ForgetAPeer) {
   link(2);
   EXPECT_EQ(call(0, {"SET", "k", "v"}), "OK");
