@@ -8,6 +8,7 @@
 
 #include <poll.h>
 
+#include "backend/postgresql_admin_sql.hpp"
 #include "backend/postgresql_checkpoint.hpp"
 #include "backend/postgresql_copy.hpp"
 #include "backend/postgresql_feed_reads.hpp"
@@ -134,6 +135,21 @@ struct Capacity {
   const char* what;
 };
 
+/// Whether an administrator has given the role a function that creates subscriptions for it, which it cannot
+/// itself.
+bool has_admin_function(PgConnection& session) {
+  if (session.server_version() >= kSubscriptionRoleVersion) return false;
+  const std::string function = session.literal(kCreateSubscriptionFunction);
+  return session
+      .exec(
+          "SELECT NOT rolsuper AND coalesce(has_schema_privilege('isthmus_admin', 'USAGE') AND "
+          "has_function_privilege(to_regprocedure(" +
+          function +
+          "), 'EXECUTE'), false) FROM pg_roles WHERE rolname = current_user AND "
+          "to_regnamespace('isthmus_admin') IS NOT NULL UNION ALL SELECT false LIMIT 1")
+      .boolean(0, 0);
+}
+
 std::optional<std::string> missing_rights(PgConnection& session) {
   const bool has_role = session.server_version() >= kSubscriptionRoleVersion;
   const PgResult rights = session.exec(
@@ -143,10 +159,14 @@ std::optional<std::string> missing_rights(PgConnection& session) {
       " FROM pg_roles WHERE rolname = current_user");
   const std::string role = rights.string(0, 0);
   if (rights.boolean(0, 1)) return std::nullopt;
+  if (!has_role && has_admin_function(session)) return std::nullopt;
   if (!has_role) {
+    const std::string database = rights.string(0, 2);
     return "the role " + role +
-           " may not create subscriptions, which takes a superuser before PostgreSQL 16: ALTER ROLE " + role +
-           " SUPERUSER, or upgrade PostgreSQL";
+           " may not create subscriptions, which takes a superuser before PostgreSQL 16: have one run "
+           "isthmus "
+           "--print-admin-sql | psql -v role=" +
+           role + " -d " + database + ", or ALTER ROLE " + role + " SUPERUSER, or upgrade PostgreSQL";
   }
   if (!rights.boolean(0, 4)) {
     return "the role " + role + " may not create subscriptions: GRANT pg_create_subscription TO " + role;
@@ -305,6 +325,12 @@ std::map<SiteId, Subscription> PostgresqlLinks::subscriptions() {
 void PostgresqlLinks::create_subscription(const PeerRow& peer, const std::string& slot) {
   const std::string connection = link_conninfo(peer.conninfo);
   run([&](PgConnection& session) {
+    if (has_admin_function(session)) {
+      session.exec("SELECT isthmus_admin.create_subscription($1, $2, $3)",
+                   PgParams().add_text(subscription_name(peer.id)).add_text(connection).add_text(slot));
+      connections_[peer.id] = connection;
+      return;
+    }
     session.exec("CREATE SUBSCRIPTION " + subscription_name(peer.id) + " CONNECTION " +
                  session.literal(connection) + " PUBLICATION " + kLinkPublication + " WITH (slot_name = '" +
                  slot +

@@ -463,6 +463,10 @@ class CommandLine {
     app_.set_help_flag("-h,--help", "print this and exit")->group("General");
     app_.set_version_flag("-v,--version", "isthmus " ISTHMUS_VERSION, "print the version and exit")
         ->group("General");
+    app_.add_flag(
+            "--print-admin-sql", print_admin_sql_,
+            "print what a superuser runs once in PostgreSQL 15 so that\n--peer needs no superuser, and exit")
+        ->group("General");
     add({"config", "FILE", "General", "read options from this file", nullptr});
     for (const OptionSpec& option : options) add(option);
     app_.allow_extras();
@@ -482,6 +486,8 @@ class CommandLine {
     refuse_extras();
     return std::nullopt;
   }
+
+  bool print_admin_sql() const { return print_admin_sql_; }
 
   std::optional<Setting> setting(const std::string& name) const {
     const CLI::Option* const option = app_.get_option("--" + name);
@@ -531,6 +537,7 @@ class CommandLine {
   }
 
   static constexpr int kMaxRepeats = 256;
+  bool print_admin_sql_ = false;
   std::string unused_word_;
   std::vector<std::string> unused_words_;
   CLI::App app_;
@@ -558,6 +565,7 @@ ParsedConfig parse_or_throw(int argc, const char* const* argv, const Environment
   if (auto instead = flags.parse(argc, argv)) return *std::move(instead);
 
   Config config;
+  config.print_admin_sql = flags.print_admin_sql();
   config.threads = default_threads();
   auto config_file = flags.setting("config");
   if (!config_file) config_file = from_environment("config", environment);

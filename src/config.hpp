@@ -67,7 +67,8 @@ struct Config {
   std::optional<std::uint16_t> http_port;  ///< of probes and metrics; 0 means any free port; nothing: none
   std::vector<std::string> http_bind;      ///< where it listens; empty: as `bind`
 
-  std::string config_file;  ///< where part of this came from; empty if nowhere
+  std::string config_file;       ///< where part of this came from; empty if nowhere
+  bool print_admin_sql = false;  ///< instead of serving (backend/postgresql_admin_sql.hpp)
 };
 
 /// The environment: the value of a variable, or a null pointer. The process's own is `process_environment`.

@@ -2,7 +2,9 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <string>
 
+#include "backend/postgresql_admin_sql.hpp"
 #include "src/config.hpp"
 #include "src/observe/logging.hpp"
 #include "src/server.hpp"
@@ -12,6 +14,10 @@ int main(int argc, char** argv) {
   if (!parsed.config) {
     std::fputs(parsed.message.c_str(), parsed.exit_code == 0 ? stdout : stderr);
     return parsed.exit_code;
+  }
+  if (parsed.config->print_admin_sql) {
+    const std::string sql(isthmus::backend::postgresql_admin_sql());
+    return std::fputs(sql.c_str(), stdout) < 0 ? 1 : 0;
   }
   try {
     isthmus::init_logging(parsed.config->log);

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -14,6 +15,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "backend/postgresql_admin_sql.hpp"
 #include "backend/postgresql_connection.hpp"
 #include "backend/postgresql_feed.hpp"
 #include "backend/postgresql_schema.hpp"
@@ -142,6 +144,18 @@ std::vector<Seq> seqs_of(const RowBatch& batch) {
   std::vector<Seq> seqs;
   for (std::size_t i = 0; i < batch.size(); ++i) seqs.push_back(batch[i].seq);
   return seqs;
+}
+
+/// The role has to show its password from a moment from now on.
+void ask_for_password(PostgresCluster& cluster, const std::string& role) {
+  const std::string rules = cluster.socket_folder() + "/data/pg_hba.conf";
+  std::string others;
+  {
+    std::ifstream in(rules);
+    others.assign(std::istreambuf_iterator<char>(in), {});
+  }
+  std::ofstream(rules) << "host all " << role << " 127.0.0.1/32 scram-sha-256\n" << others;
+  cluster.reload();
 }
 
 // ---- what a link brings ----
@@ -340,14 +354,7 @@ TEST(PostgresqlLinksTest, RefusesWhatIsNoPeerInOneClearLine) {
 TEST(PostgresqlLinksTest, ShowsNoPassword) {
   SiteDatabase a, b;
   b.cluster().sql("CREATE ROLE linker LOGIN SUPERUSER PASSWORD 'right one'");
-  const std::string rules = b.cluster().socket_folder() + "/data/pg_hba.conf";
-  std::string others;
-  {
-    std::ifstream in(rules);
-    others.assign(std::istreambuf_iterator<char>(in), {});
-  }
-  std::ofstream(rules) << "host all linker 127.0.0.1/32 scram-sha-256\n" << others;
-  b.cluster().reload();
+  ask_for_password(b.cluster(), "linker");
   const std::string port = std::to_string(b.cluster().port());
   const auto url = [&](const std::string& password) {
     return "postgresql://linker:" + password + "@127.0.0.1:" + port + "/postgres";
@@ -371,6 +378,78 @@ TEST(PostgresqlLinksTest, ShowsNoPassword) {
   a.links->create_subscription(peer, right->create_slot());
   b.write_sets(1);
   EXPECT_TRUE(becomes([&] { return a.rows_of(b) >= 1; }));
+}
+
+/// What an administrator does with it in psql.
+void install_admin_sql(PostgresCluster& cluster, const std::string& role) {
+  std::string sql;
+  std::istringstream lines{std::string(postgresql_admin_sql())};
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("\\")) continue;
+    constexpr std::string_view kVariable = ":\"role\"";
+    const std::size_t at = line.find(kVariable);
+    if (at != std::string::npos) line.replace(at, kVariable.size(), role);
+    sql += line + "\n";
+  }
+  cluster.sql(sql);
+}
+
+// As a function of an administrator lets it before PostgreSQL 16, and membership in a role from then on.
+TEST(PostgresqlLinksTest, NeedsNoSuperuser) {
+  SiteDatabase a, b;
+  for (SiteDatabase* site : {&a, &b}) {
+    // Owns what postgres owns, and is no superuser.
+    site->cluster().sql("CREATE ROLE linker LOGIN REPLICATION PASSWORD 'secret'; GRANT postgres TO linker");
+  }
+  const bool new_enough = b.integer("SHOW server_version_num") >= 160000;
+  const std::unique_ptr<Links> links = open_postgresql_links(b.cluster().url("postgres", "linker"), b.site());
+  EXPECT_THAT(links->check(), ElementsAre(HasSubstr(new_enough ? "GRANT pg_create_subscription TO linker"
+                                                               : "isthmus --print-admin-sql | psql")));
+  if (new_enough) {
+    b.cluster().sql("GRANT pg_create_subscription TO linker");
+  } else {
+    install_admin_sql(b.cluster(), "linker");
+    install_admin_sql(b.cluster(), "linker");
+  }
+  EXPECT_THAT(links->check(), IsEmpty());
+  ask_for_password(a.cluster(), "linker");
+  PeerRow peer = a.as_peer();
+  peer.conninfo = a.cluster().url("postgres", "linker");
+  const std::string slot = links->connect(a.url())->create_slot();
+  EXPECT_THAT(failure([&] { links->create_subscription(peer, slot); }), HasSubstr("password"));
+  peer.conninfo.replace(peer.conninfo.find('@'), 1, ":secret@");
+  links->create_subscription(peer, slot);
+  a.write_sets(1);
+  EXPECT_TRUE(becomes([&] { return b.rows_of(a) >= 1; }));
+  EXPECT_EQ(b.cluster().value("SELECT rolname || rolsuper FROM pg_roles, pg_subscription WHERE subowner = "
+                              "pg_roles.oid"),
+            "linkerfalse");
+  peer.conninfo += "?keepalives_count=5";
+  links->update_subscription(peer);
+  a.write_sets(1);
+  EXPECT_TRUE(becomes([&] { return b.rows_of(a) >= 2; }));
+  links->drop_subscription(a.site());
+  EXPECT_TRUE(links->subscriptions().empty());
+}
+
+TEST(PostgresqlLinksTest, MakesOnlyItsOwnSubscriptionsForOthers) {
+  SiteDatabase a;
+  a.cluster().sql("CREATE ROLE linker LOGIN; CREATE ROLE other LOGIN");
+  install_admin_sql(a.cluster(), "linker");
+  const auto refusal = [&](const std::string& role, const std::string& name, const std::string& connection) {
+    try {
+      a.cluster().sql("SELECT isthmus_admin.create_subscription('" + name + "', $$" + connection +
+                          "$$, 'isthmus_link_1_2')",
+                      "postgres", role);
+    } catch (const std::runtime_error& error) {
+      return std::string(error.what());
+    }
+    return std::string("none");
+  };
+  const std::string whole = "host='h' password='x'";
+  EXPECT_THAT(refusal("linker", "mine", whole), HasSubstr("only for the links"));
+  EXPECT_THAT(refusal("linker", "isthmus_link_1", "host='h'"), HasSubstr("must hold a password"));
+  EXPECT_THAT(refusal("other", "isthmus_link_1", whole), HasSubstr("permission denied"));
 }
 
 TEST(PostgresqlLinksTest, CompletesConnectionStrings) {
