@@ -28,14 +28,18 @@ constexpr const char* kSettings =
 
 /// What a subscription's connection has unless the string says so itself: with these both ends notice a
 /// dropped link in 3.2 s (one idle spell of 2 s and unanswered probes a second apart, or 4 s of
-/// unacknowledged data).
+/// unacknowledged data). The peer's walsender too goes by TCP. Its own timeout would end a link on which a
+/// long outage is caught up with: the worker answers only when it has applied all that is under way, some
+/// megabytes.
 constexpr std::array<std::pair<const char*, const char*>, 6> kLinkDefaults = {{
     {"connect_timeout", "3"},      // seconds
     {"keepalives_idle", "2"},      // seconds
     {"keepalives_interval", "1"},  // seconds
     {"keepalives_count", "3"},     // probes
     {"tcp_user_timeout", "4000"},  // milliseconds
-    {"options", "-c wal_sender_timeout=4s"},
+    {"options",
+     "-c wal_sender_timeout=60s -c tcp_user_timeout=4000 -c tcp_keepalives_idle=2 "
+     "-c tcp_keepalives_interval=1 -c tcp_keepalives_count=3"},
 }};
 
 /// How long a slot that is in use is waited for after its walsender was told to end.

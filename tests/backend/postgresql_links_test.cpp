@@ -457,7 +457,7 @@ TEST(PostgresqlLinksTest, CompletesConnectionStrings) {
   EXPECT_THAT(whole, HasSubstr("password='p\\'w'"));
   EXPECT_THAT(whole, HasSubstr("keepalives_idle='9'"));
   EXPECT_THAT(whole, HasSubstr("tcp_user_timeout='4000'"));
-  EXPECT_THAT(whole, HasSubstr("options='-c wal_sender_timeout=4s'"));
+  EXPECT_THAT(whole, HasSubstr("options='-c wal_sender_timeout=60s -c tcp_user_timeout=4000"));
   EXPECT_THAT(link_conninfo("host=h options='-c statement_timeout=0'"), Not(HasSubstr("wal_sender")));
 }
 
