@@ -16,6 +16,8 @@ using std::chrono::steady_clock;
 
 // As much of a client's text as an error quotes (server.c of Redis 7.0: "%.128s").
 constexpr std::size_t kQuotedBytes = 128;
+// Expired keys that WATCH takes out under one hold of a shard's lock.
+constexpr std::size_t kExpiredAtOnce = 64;
 constexpr std::string_view kNoWriter = "CLUSTERDOWN The writer of this site cannot be reached";
 // A transaction's queue may hold as much as a query buffer.
 constexpr std::string_view kQueueFull = "ERR the transaction's commands exceed client-query-buffer-limit";
@@ -275,6 +277,21 @@ void show_to_monitors(Services& services, const Client& client, const Command& c
   services.pubsub.publish_to_monitors(line);
 }
 
+// Before WATCH looks at its keys, what has expired in their shards goes, as the expirer would have it in some
+// milliseconds: that a key which was over already is deleted is no change that fails the EXEC.
+void take_out_expired(Services& services, const Command& command, std::span<const std::string_view> args,
+                      std::int64_t now_ms) {
+  if (!services.keyspace.linked() && !services.journal.available()) return;
+  ShardSet set;
+  add_shards(command, args, set);
+  for (std::size_t i = set._Find_first(); i < kShards; i = set._Find_next(i)) {
+    if (services.keyspace.shards()[i].next_deadline.load(std::memory_order_relaxed) > now_ms) continue;
+    while (Evaluation(services, now_ms).expire_due(i, kExpiredAtOnce)) {
+    }
+    services.journal.commit_soon();
+  }
+}
+
 }  // namespace
 
 void run(Call& call) {
@@ -356,6 +373,7 @@ Outcome dispatch(Services& services, Client& client, std::span<const std::string
     }
     if (client.awaits_forwarded) return {.postponed = true};
   }
+  if (command->has(kInMulti) && command->name == "watch") take_out_expired(services, *command, args, now_ms);
   Evaluation evaluation(services, now_ms);
   if (command->has(kAllShards) || (locks_keys(*command) && command->last_key != command->first_key)) {
     ShardSet set;
