@@ -124,7 +124,8 @@ export const documentationChecks = {
   },
 
   "pages and values sets that are named exist"() {
-    for (const file of [path.join(chart, "README.md"), path.join(root, "docs", "cloudnative-pg.md"), path.join(root, "docs", "runbook.md")]) {
+    const pages = fs.readdirSync(path.join(root, "docs")).map((name) => path.join(root, "docs", name));
+    for (const file of [path.join(chart, "README.md"), path.join(root, "README.md"), path.join(root, "ARCHITECTURE.md"), ...pages]) {
       for (const [, target] of read(file).matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g)) {
         assert.ok(fs.existsSync(path.join(path.dirname(file), target)), `${path.basename(file)}: ${target}`);
       }
