@@ -14,7 +14,7 @@ class Upgrade : public SiteFixture {
  protected:
   void SetUp() override { ISTHMUS_ONLY(); }
 
-  // What the migration of a later version may do, in its one transaction: it adds, and takes nothing away.
+  // What the migration of a later version may do, in its one transaction: it leaves what this one uses.
   static void migrate(PostgresCluster& cluster) {
     cluster.sql(
         "BEGIN; ALTER TABLE isthmus.log ADD COLUMN later bigint; ALTER TABLE isthmus.entry ADD COLUMN later "
