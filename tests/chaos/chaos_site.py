@@ -85,10 +85,10 @@ class SiteServer(Server):
 class SiteCluster(Cluster):
     """A cluster in its site's network."""
 
-    def __init__(self, site, **settings):
+    def __init__(self, site, admin_sql, **settings):
         self.site = site
         super().__init__(address=site.network.address(site.number), port=site.network.own_port(site.number), links=True,
-                         **settings)
+                         admin_sql=admin_sql, **settings)
 
     def launch(self):
         with self.site.network.inside(self.site.number):
@@ -110,8 +110,10 @@ class Site:
         self.clock_lock = asyncio.Lock()
         self.away = []           # (begin, end): when its database was away, with the time until the servers were back at it
 
-    def open(self):
-        self.cluster = SiteCluster(self, **SETTINGS)
+    def open(self, binary, **settings):
+        """`binary`: a server, which says what its role needs; `settings`: of its PostgreSQL, beside those of every run."""
+        admin_sql = subprocess.run([binary, "--print-admin-sql"], check=True, capture_output=True, text=True).stdout
+        self.cluster = SiteCluster(self, admin_sql, **{**SETTINGS, **settings})
         if self.clock_library:
             # From its next start on: the folder of the cluster is there only now.
             self.cluster.stop()

@@ -20,6 +20,8 @@ import tempfile
 import time
 
 PROGRAMS = pathlib.Path(os.environ.get("ISTHMUS_POSTGRESQL", "/usr/lib/postgresql/15/bin"))
+# Builds for other programs' tests bring no clients along.
+TOOLS = PROGRAMS if (PROGRAMS / "psql").exists() else pathlib.Path("/usr/lib/postgresql/15/bin")
 START_SECONDS = 60
 # What a cluster needs beside what every site needs to follow several other sites: workers, links that are tried again soon, and a
 # bound for the WAL that a peer who is gone may keep.
@@ -46,10 +48,11 @@ class Cluster:
     """A cluster with the database and role `isthmus`. The role has a random password, which TCP connections must show; the
     Unix socket is for those who may enter the folder. Source of the settings: what a site needs (wal_level) and nothing that
     makes commits less safe. `address`: a further IP address to listen on, for whoever has one in the same /24; `links`: the
-    role may subscribe to other sites, for which PostgreSQL 15 wants a superuser."""
+    role may subscribe to other sites; as an administrator lets it with `admin_sql` (what `isthmus --print-admin-sql` prints) or,
+    from PostgreSQL 16 on, membership in a role; without that text as a superuser."""
 
-    def __init__(self, address=None, port=None, links=False, **settings):
-        self.address, self.links = address, links
+    def __init__(self, address=None, port=None, links=False, admin_sql=None, **settings):
+        self.address, self.links, self.admin_sql = address, links, admin_sql
         self.environment = {}  # of the server's process, beside ours
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="isthmus-postgres-", dir="/tmp"))
         self.data = self.folder / "data"
@@ -79,9 +82,13 @@ class Cluster:
         (self.data / "pg_hba.conf").write_text("local all all trust\n" + "".join(
             f"host all all {host} scram-sha-256\n" for host in hosts))
         self.start()
-        self.sql(f"CREATE ROLE isthmus LOGIN REPLICATION {'SUPERUSER' if self.links else ''} PASSWORD "
-                 f"'{self.password}'", "postgres")
+        superuser = "SUPERUSER" if self.links and not self.admin_sql else ""
+        self.sql(f"CREATE ROLE isthmus LOGIN REPLICATION {superuser} PASSWORD '{self.password}'", "postgres")
         self.sql("CREATE DATABASE isthmus OWNER isthmus", "postgres")
+        if self.admin_sql and int(self.sql("SHOW server_version_num")) >= 160000:
+            self.sql("GRANT pg_create_subscription TO isthmus")
+        elif self.admin_sql:
+            self.psql("isthmus", "postgres", "-v", "role=isthmus", text=self.admin_sql)
 
     def as_owner(self, *command):
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, cwd="/",
@@ -105,7 +112,7 @@ class Cluster:
 
     def is_ready(self):
         """Whether it takes connections."""
-        return subprocess.run([str(PROGRAMS / "pg_isready"), "-q", "-h", str(self.socket_folder), "-p", str(self.port)],
+        return subprocess.run([str(TOOLS / "pg_isready"), "-q", "-h", str(self.socket_folder), "-p", str(self.port)],
                               check=False).returncode == 0
 
     def start(self):
@@ -137,9 +144,13 @@ class Cluster:
 
     def sql(self, statement, database="isthmus", user="postgres"):
         """Runs it by psql; its output without decoration, fields separated by the byte 0x1f."""
-        command = [str(PROGRAMS / "psql"), "-X", "-q", "-A", "-t", "-F", "\x1f", "-v", "ON_ERROR_STOP=1", "-h",
-                   str(self.socket_folder), "-p", str(self.port), "-U", user, "-d", database, "-c", statement]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        return self.psql(database, user, "-c", statement)
+
+    def psql(self, database, user, *options, text=None):
+        """`text`: for its standard input."""
+        command = [str(TOOLS / "psql"), "-X", "-q", "-A", "-t", "-F", "\x1f", "-v", "ON_ERROR_STOP=1", "-h",
+                   str(self.socket_folder), "-p", str(self.port), "-U", user, "-d", database, *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, input=text)
         if done.returncode != 0:
             raise RuntimeError(f"psql: {done.stderr.strip()}")
         return done.stdout
