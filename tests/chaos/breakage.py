@@ -274,6 +274,7 @@ class Breakage:
         while any(self.since(site, server) < dropped_at for server in other.servers) and time.monotonic() < deadline:
             await asyncio.sleep(WATCH_PAUSE)
         self.excuses.lossy(site.name, other.name, began - FRESH_SECONDS, time.monotonic() + FRESH_SECONDS)
+        self.world.reach.copied(other.name, began, time.monotonic() + FRESH_SECONDS)
         return f"{dropped} at {site.name} for {other.name}"
 
     def since(self, site, server):
@@ -320,6 +321,8 @@ class Breakage:
         self.world.restored[site.name] = now + FRESH_SECONDS
         for a, b in ((site.name, None), (None, site.name)):
             self.excuses.lossy(a, b, min(site.copied_at, began), now + FRESH_SECONDS)
+        # Also the others copy its state.
+        self.world.reach.copied(None, began, now + FRESH_SECONDS)
         return f"{site.name}, {age:.0f} s old; its last {max(0.0, killed - bound):.2f} s were nowhere else; whole again after " \
                f"{'no time' if took is None else f'{took:.1f} s'}"
 
@@ -369,6 +372,7 @@ class Breakage:
         self.world.whole.add(site.name)
         for a, b in ((None, site.name), (site.name, None)):
             self.excuses.lossy(a, b, began, time.monotonic() + FRESH_SECONDS)
+        self.world.reach.copied(None, began, time.monotonic() + FRESH_SECONDS)
         return site.name
 
 

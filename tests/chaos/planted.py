@@ -81,14 +81,20 @@ def grave(deleted, present, bound=None):
     return play
 
 
-def streams(received, acked=(1, 2, 3), lossy=None, arrival_delay=0.1, began=0.0, ended=None):
-    """Site a sends messages 1 to 3 at 1, 2, 3 seconds, acknowledged a tenth later; a server of b has what a wrote so much later."""
+def streams(received, acked=(1, 2, 3), lossy=None, arrival_delay=0.1, began=0.0, ended=None, copied=None):
+    """Site a sends messages 1 to 3 at 1, 2, 3 seconds, acknowledged a tenth later; a server of b has what a wrote so much later.
+    `copied`: (when, end): it is shown all numbers up to that time at once, by a copy of a third site's state."""
     def play(findings):
         reach = records.Reach()
         for step in range(1, 60):
             reach.begin("a", step / 10)
         for number in range(1, 60):
-            reach.shown("a", "b/1", number, number / 10 + arrival_delay)
+            shown = number / 10 + arrival_delay
+            if copied and number / 10 <= copied[0]:
+                shown = min(shown, copied[0])
+            reach.shown("a", "b/1", number, shown)
+        if copied:
+            reach.copied("b", *copied)
         stream = history.Stream("p", "a/1", "message")
         for _ in range(3):
             number = stream.begin(stream.number + 1.0)
@@ -168,6 +174,8 @@ CASES = [
     ("lost before the slot was", "message-all", streams([1, 3], lossy=("a", "b", 2.5, 3.5))),
     ("too late after a long cut", None, streams([], arrival_delay=9.0)),
     ("lost after a short cut", "message-all", streams([1, 3], arrival_delay=5.0)),
+    ("too late, though a copy brought the state early", None, streams([], arrival_delay=9.0, copied=(4.0, 5.0))),
+    ("lost while a copy brought the state", "message-all", streams([1, 3], arrival_delay=2.0, copied=(3.5, 4.0))),
     ("a message that is in time", None, stale(12.5)),
     ("a message after its time", "message-stale", stale(13.5)),
     ("while a clock is wrong", None, stale(13.5, tolerance=4.0)),

@@ -156,6 +156,7 @@ class Reach:
     def __init__(self):
         self.begun = collections.defaultdict(list)   # site: when its number 1, 2, 3 … was begun
         self.seen = collections.defaultdict(list)    # (site, server): (when, number), both rising
+        self.copies = []                             # (site or None, begin, end)
 
     def begin(self, site, now):
         self.begun[site].append(now)
@@ -170,8 +171,20 @@ class Reach:
         """When that number was begun; 0 is before everything."""
         return self.begun[site][number - 1] if 0 < number <= len(self.begun[site]) else float("-inf")
 
+    def copied(self, site, begin, end):
+        """Meanwhile that site (None: any) may have copied the state of another one, which brings state of third sites, and not
+        their messages."""
+        self.copies.append((site, begin, end))
+
     def arrival(self, site, server, sent):
         """When the server was first seen to have everything that was acknowledged at the site before `sent`; None: never."""
+        arrival = self.first_seen(site, server, sent)
+        for receiver, begin, end in sorted(self.copies, key=lambda copy: copy[1]):
+            if arrival is not None and receiver in (None, site_of(server)) and begin <= arrival <= end:
+                arrival = self.first_seen(site, server, end)
+        return arrival
+
+    def first_seen(self, site, server, sent):
         number = bisect.bisect_left(self.begun[site], sent) + 1
         seen = self.seen[site, server]
         place = bisect.bisect_left(seen, number, key=lambda entry: entry[1])
