@@ -123,13 +123,13 @@ class Breakage:
                     late[site.name, server.name] = lag
         return late
 
-    async def settle(self, when):
+    async def settle(self, when, patience=SETTLE_SECONDS):
         """Waits until every server has everything of every site."""
-        deadline = time.monotonic() + SETTLE_SECONDS
+        deadline = time.monotonic() + patience
         while late := self.lags():
             if time.monotonic() > deadline:
                 worst = ", ".join(f"{server} {lag:.0f} s behind {site}" for (site, server), lag in sorted(late.items()))
-                self.world.findings.add("service", f"{when} links did not come back in {SETTLE_SECONDS:.0f} s: {worst}")
+                self.world.findings.add("service", f"{when} links did not come back in {patience:.0f} s: {worst}")
                 self.hopeless = True
                 return
             await asyncio.sleep(WATCH_PAUSE)

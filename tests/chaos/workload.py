@@ -67,6 +67,30 @@ class Trouble:
         return any(a <= end and (b is None or begin <= b) for a, b in self.spans)
 
 
+class Lag:
+    """By how much this process, and so perhaps everybody on the machine, is late just now."""
+
+    TICK, REMEMBERED = 0.05, 15.0
+
+    def __init__(self):
+        self.late = collections.deque()  # (when, seconds)
+        self.worst = 0.0
+
+    async def watch(self):
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(self.TICK)
+            now = time.monotonic()
+            self.late.append((now, now - began - self.TICK))
+            self.worst = max(self.worst, self.late[-1][1])
+            while self.late[0][0] < now - self.REMEMBERED:
+                self.late.popleft()
+
+    def lately(self, now):
+        """The greatest lateness in the time that a message may be under way."""
+        return max((seconds for when, seconds in self.late if when > now - self.REMEMBERED), default=0.0)
+
+
 class Streams(list):
     """All that was published, also by name."""
 
@@ -99,6 +123,7 @@ class World:
         self.whole = set()   # sites that have had everything of all others once
         self.restored = {}   # site: until when its own clients may read older values
         self.slowest = {name: 0.0 for name in self.names}
+        self.lag = Lag()
 
     def random(self, name):
         return random.Random(f"{self.seed}/{name}")
@@ -388,7 +413,8 @@ class MessageListener(Listener):
             source = next(site for site in self.world.sites if site.name == stream.server.partition("/")[0])
             # A clock that was just set is known to the other site a few seconds later.
             clocks = max((site.swing(now) for site in (source, self.server.site)), default=0.0)
-            judge_stale(self.world.findings, stream, int(n), subscriber, now, MAX_AGE_SECONDS, STALE_TOLERANCE + clocks)
+            judge_stale(self.world.findings, stream, int(n), subscriber, now, MAX_AGE_SECONDS,
+                        STALE_TOLERANCE + clocks + self.world.lag.lately(now))
 
 
 class EventListener(Listener):
