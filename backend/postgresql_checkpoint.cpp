@@ -392,7 +392,7 @@ void read_uncovered_rows(PgConnection& connection, LoadSink& sink) {
             " FROM isthmus.log l LEFT JOIN isthmus.progress p ON p.origin = l.origin "
             "WHERE l.arrived >= (SELECT covered_from FROM isthmus.site) AND l.seq > coalesce(p.seq, 0) "
             "ORDER BY l.origin, l.seq) TO STDOUT (FORMAT binary)");
-    while (copy.next()) sink.row(log_row(copy));
+    read_log_rows(copy, [&](const Row& row) { sink.row(row); });
     connection.exec("COMMIT");
   } catch (const PgError& error) {
     if (!error.connection_lost) connection.exec("ROLLBACK");

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "backend/big_endian.hpp"
+#include "backend/message_pack.hpp"
 
 namespace isthmus::backend {
 namespace {
@@ -128,7 +129,7 @@ void append_copy_row(std::string& out, const Row& row) {
   cursor.int8_or_null(counts, row.count.base_version);
   cursor.int8_or_null(counts, static_cast<std::uint64_t>(row.count.base_site));
   cursor.int8_or_null(counts, static_cast<std::uint64_t>(row.count.counter));
-  cursor.int8_or_null(counts, static_cast<std::uint64_t>(row.count.total));
+  cursor.int8_or_null(counts || is_packed(row), static_cast<std::uint64_t>(row.count.total));
   cursor.bytes_or_null(parts.value, row.value);
   out.resize(static_cast<std::size_t>(cursor.at() - out.data()));
 }
@@ -146,8 +147,10 @@ void copy_rows(PgConnection& connection, const RowBatch& rows, const std::string
     connection.copy_in(buffer);
     buffer.clear();
   };
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    append_copy_row(buffer, rows[i]);
+  MessagePacker packer;
+  for (std::size_t i = 0; i < rows.size();) {
+    i += packer.take(rows, i);
+    append_copy_row(buffer, packer.row());
     if (buffer.size() >= kPieceBytes) hand_over();
   }
   append_copy_trailer(buffer);
@@ -253,6 +256,9 @@ std::string select_log_columns(std::string_view value) {
          std::string(value);
 }
 
+namespace {
+
+/// The current row, whose columns are those of kLogColumns, as it stands in SQL.
 Row log_row(const CopyReader& reader) {
   Row row;
   row.site = reader->integer(0);
@@ -281,6 +287,15 @@ Row log_row(const CopyReader& reader) {
                reader->integer(19)};
   row.value = reader->bytes(20);
   return row;
+}
+
+}  // namespace
+
+void read_log_rows(CopyReader& reader, const std::function<void(const Row&)>& each) {
+  while (reader.next()) {
+    if (!for_each_message(log_row(reader), each))
+      throw PgError("the messages of a log row do not fit their sizes", "XX001", false);
+  }
 }
 
 }  // namespace isthmus::backend

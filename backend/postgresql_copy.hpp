@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -76,8 +77,8 @@ class CopyReader {
   CopyDecoder decoder_;
 };
 
-/// The current row, whose columns are those of kLogColumns; its views live until the next one. Throws PgError
-/// if a newer Isthmus has written it.
-Row log_row(const CopyReader& reader);
+/// Reads all rows, whose columns are those of kLogColumns, and hands them out, each message of a packed one
+/// for itself. Views live during the call of `each`. Throws PgError if a newer Isthmus has written a row.
+void read_log_rows(CopyReader& reader, const std::function<void(const Row&)>& each);
 
 }  // namespace isthmus::backend

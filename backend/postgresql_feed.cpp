@@ -15,6 +15,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "backend/message_pack.hpp"
 #include "backend/pgoutput.hpp"
 #include "backend/postgresql_connection.hpp"
 #include "backend/postgresql_feed_reads.hpp"
@@ -353,8 +354,8 @@ bool PostgresqlFeed::take(std::string_view bytes, FeedSink& sink) {
   }
   switch (decoder_.decode(envelope.data, event_)) {
     case pgoutput::Kind::row:
-      sink.row(event_.row);
-      return true;
+      if (for_each_message(event_.row, [&](const Row& row) { sink.row(row); })) return true;
+      throw FeedError("the messages of a log row do not fit their sizes");
     case pgoutput::Kind::inbox:
       sink.inbox(event_.inbox);
       return true;

@@ -6,6 +6,7 @@
 #include <tuple>
 #include <utility>
 
+#include "backend/message_pack.hpp"
 #include "backend/postgresql_copy.hpp"
 
 namespace isthmus::backend {
@@ -23,6 +24,10 @@ constexpr const char* kSettings =
 constexpr const char* kClockMargin = "interval '60 seconds'";
 
 constexpr const char* kForever = "-infinity";
+
+/// The seq of a row `l` of the log, or of the first of several messages in it.
+constexpr const char* kFirstSeq =
+    "CASE WHEN l.kind IN ('publish', 'spublish') THEN l.seq - coalesce(l.total, 1) + 1 ELSE l.seq END";
 
 /// A list of origins as a relation k(origin, known, rank), the rank being the place in the list. Numbers
 /// only, so nothing in it needs quoting.
@@ -204,7 +209,8 @@ void FeedReads::read_fields(LoadSink& sink) {
 std::vector<FeedReads::Beyond> FeedReads::look_beyond(const Vector& known, const std::string& since) {
   const std::vector<std::pair<OriginId, Seq>> origins(known.begin(), known.end());
   const std::string sql =
-      "SELECT l.origin, max(l.seq), min(l.seq) FILTER (WHERE l.seq > coalesce(k.known, 0)), "
+      "SELECT l.origin, max(l.seq), min(greatest(" + std::string(kFirstSeq) +
+      ", coalesce(k.known, 0) + 1)) FILTER (WHERE l.seq > coalesce(k.known, 0)), "
       "min(l.arrived) FILTER (WHERE l.seq > coalesce(k.known, 0)), max(l.site) FILTER (WHERE NOT l.copied) "
       "FROM isthmus.log l LEFT JOIN " +
       origins_relation(origins) + " ON k.origin = l.origin WHERE l.arrived >= " + connection_.literal(since) +
@@ -223,8 +229,7 @@ std::vector<FeedReads::Beyond> FeedReads::look_beyond(const Vector& known, const
 }
 
 /// Hands out the rows of the log beyond `known`, origin by origin in the order of `beyond`: so the groups of
-/// an origin stay whole. Within an origin the order of `position` is that of seq, but for rows that were
-/// appended again: those are repeats.
+/// an origin stay whole. Rows that were appended again come twice.
 void FeedReads::read_log(const Vector& known, const std::string& since, const std::vector<Beyond>& beyond,
                          Messages messages, LoadSink* load, FeedSink* feed) {
   if (beyond.empty()) return;
@@ -240,12 +245,11 @@ void FeedReads::read_log(const Vector& known, const std::string& since, const st
       connection_,
       "COPY (SELECT " + select_log_columns(value) + " FROM isthmus.log l JOIN " + origins_relation(origins) +
           " ON k.origin = l.origin AND l.seq > k.known WHERE l.arrived >= " + connection_.literal(since) +
-          "::timestamptz" + filter + " ORDER BY k.rank, l.position) TO STDOUT (FORMAT binary)");
-  while (reader.next()) {
-    const Row row = log_row(reader);
+          "::timestamptz" + filter + " ORDER BY k.rank, l.seq, l.arrived) TO STDOUT (FORMAT binary)");
+  read_log_rows(reader, [&](const Row& row) {
     if (load != nullptr) load->row(row);
     if (feed != nullptr) feed->row(row);
-  }
+  });
 }
 
 /// A time such that all rows beyond `known` have arrived since, as far as the clock was steady. Most breaks
@@ -256,11 +260,11 @@ std::string FeedReads::since(const Vector& known) {
   for (const auto& [origin, progress] : progress_) {
     const Seq last = seq_of(known, origin);
     if (progress.seq <= last) continue;
-    // For the BRIN index on (origin, seq).
-    const PgResult found =
-        connection_.exec("SELECT min(arrived) - " + std::string(kClockMargin) +
-                         " FROM isthmus.log WHERE origin = " + std::to_string(origin) + " AND seq IN (" +
-                         std::to_string(last) + ", " + std::to_string(last + 1) + ")");
+    // For the BRIN index on (origin, seq). The next one may be a message among others in a row.
+    const PgResult found = connection_.exec("SELECT min(arrived) - " + std::string(kClockMargin) +
+                                            " FROM isthmus.log WHERE origin = " + std::to_string(origin) +
+                                            " AND seq BETWEEN " + std::to_string(last) + " AND " +
+                                            std::to_string(last + MessagePacker::kMostMessages));
     if (found.is_null(0, 0)) return kForever;
     earliest = "least(" + earliest + ", " + connection_.literal(found.bytes(0, 0)) + "::timestamptz)";
   }
@@ -298,15 +302,26 @@ bool FeedReads::read_missing(const Vector& known, FeedSink& sink) {
 bool FeedReads::read_rows(OriginId origin, Seq from, Seq to, LoadSink& sink) {
   begin_snapshot();
   const std::string rows = " FROM isthmus.log l WHERE l.origin = " + std::to_string(origin) +
-                           " AND l.seq BETWEEN " + std::to_string(from) + " AND " + std::to_string(to);
+                           " AND l.seq >= " + std::to_string(from) + " AND " + kFirstSeq +
+                           " <= " + std::to_string(to);
   // For the BRIN index on (origin, seq), whatever the statistics say.
   connection_.exec("SET LOCAL enable_seqscan = off");
-  const std::int64_t found = connection_.exec("SELECT count(DISTINCT l.seq)" + rows).integer(0, 0);
+  const std::int64_t found =
+      connection_
+          .exec("SELECT count(DISTINCT s) FROM (SELECT generate_series(" + std::string(kFirstSeq) +
+                ", l.seq) AS s" + rows + ") held WHERE s BETWEEN " + std::to_string(from) + " AND " +
+                std::to_string(to))
+          .integer(0, 0);
   const bool complete = static_cast<Seq>(found) == to - from + 1;
   if (complete) {
-    CopyReader reader(connection_, "COPY (SELECT DISTINCT ON (l.seq) " + select_log_columns("l.value") +
-                                       rows + " ORDER BY l.seq, l.position) TO STDOUT (FORMAT binary)");
-    while (reader.next()) sink.row(log_row(reader));
+    CopyReader reader(connection_, "COPY (SELECT " + select_log_columns("l.value") + rows +
+                                       " ORDER BY l.seq, l.arrived) TO STDOUT (FORMAT binary)");
+    Seq last = from - 1;
+    read_log_rows(reader, [&](const Row& row) {
+      if (row.seq <= last || row.seq > to) return;
+      last = row.seq;
+      sink.row(row);
+    });
   }
   end_snapshot();
   return complete;
@@ -314,13 +329,18 @@ bool FeedReads::read_rows(OriginId origin, Seq from, Seq to, LoadSink& sink) {
 
 void FeedReads::read_messages(SiteId site, std::int64_t sent_since, LoadSink& sink) {
   const std::string since = std::to_string(sent_since);
-  CopyReader reader(connection_,
-                    "COPY (SELECT DISTINCT ON (l.origin, l.seq) " + select_log_columns("l.value") +
-                        " FROM isthmus.log l WHERE l.site = " + std::to_string(site) +
-                        " AND l.kind IN ('publish', 'spublish') AND l.sent_at >= " + since +
-                        " AND l.arrived >= to_timestamp(" + since + " / 1000.0) - " + kClockMargin +
-                        " ORDER BY l.origin, l.seq, l.position) TO STDOUT (FORMAT binary)");
-  while (reader.next()) sink.row(log_row(reader));
+  CopyReader reader(connection_, "COPY (SELECT " + select_log_columns("l.value") +
+                                     " FROM isthmus.log l WHERE l.site = " + std::to_string(site) +
+                                     " AND l.kind IN ('publish', 'spublish') AND l.sent_at >= " + since +
+                                     " AND l.arrived >= to_timestamp(" + since + " / 1000.0) - " +
+                                     kClockMargin +
+                                     " ORDER BY l.origin, l.seq, l.arrived) TO STDOUT (FORMAT binary)");
+  std::pair<OriginId, Seq> last{0, 0};
+  read_log_rows(reader, [&](const Row& row) {
+    if (row.origin == last.first && row.seq <= last.second) return;
+    last = {row.origin, row.seq};
+    sink.row(row);
+  });
 }
 
 Reaches read_reaches(PgConnection& connection) {

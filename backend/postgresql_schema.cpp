@@ -95,8 +95,9 @@ void migrate(PgConnection& connection, std::int64_t version) {
   if (version == kPostgresqlSchemaVersion) return;
   // Sessions that hold up the change of a table are waited for, but not for ever.
   connection.exec("SET LOCAL lock_timeout = '30s'");
-  connection.exec(version == 0 ? postgresql_tables_sql() : postgresql_migration_sql());
+  connection.exec(version == 0 ? postgresql_tables_sql() : postgresql_migration_sql(version));
   connection.exec(postgresql_sql_interface());
+  if (version != 0) connection.exec(postgresql_removal_sql());
   connection.exec("INSERT INTO isthmus.schema_version (version) VALUES (" +
                   std::to_string(kPostgresqlSchemaVersion) + ")");
 }

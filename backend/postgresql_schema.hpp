@@ -12,17 +12,19 @@
 namespace isthmus::backend {
 
 /// The newest schema version that this program knows.
-inline constexpr std::int64_t kPostgresqlSchemaVersion = 2;
+inline constexpr std::int64_t kPostgresqlSchemaVersion = 3;
 
 /// What the feed reads. Created once, before any slot, and never dropped: see ARCHITECTURE.md.
 inline constexpr const char* kPublication = "isthmus_feed";
 /// What the feed of the writer reads (FeedScope::others).
 inline constexpr const char* kWriterPublication = "isthmus_feed_of_writer";
-/// What other sites subscribe to: the rows of this site, in these columns of the log.
+/// What other sites subscribe to: the rows of this site, in these columns of the log. `copied`, which is
+/// false in all of them, too: what is left out PostgreSQL fills in there, and it plans a default for each
+/// row.
 inline constexpr const char* kLinkPublication = "isthmus_link";
 inline constexpr const char* kLinkColumns =
     "site, origin, seq, version, db, kind, group_end, key, field, expire_at, sent_at, event, base_version, "
-    "base_site, counter, total, value";
+    "base_site, counter, total, value, copied";
 
 /// Advisory locks are numbers that all of a database share: "Isthmus" in ASCII, and a last byte of ours.
 inline constexpr std::int64_t kLeaseLock = 0x49737468'6d757301;

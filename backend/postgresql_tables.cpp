@@ -11,7 +11,9 @@ namespace {
 
 // The wide column `value` comes last, so that reading the others never walks over it. Of the log only a BRIN
 // index is kept: 136 kB for three million rows, and 4 % of the rate of COPY, where a btree takes 20 to 40 %.
-// The identity hands out numbers in blocks, since each block is a record in the write-ahead log.
+// There is no number for the order of writing: an identity is 6 % of a COPY, and seq orders the rows of an
+// origin. With now() for `arrived` COPY would insert by the page, and make a slot in memory for each row of
+// each COPY: that costs more than it saves as long as a COPY has some hundred rows.
 constexpr const char* kTables = R"sql(
 CREATE SCHEMA isthmus;
 COMMENT ON SCHEMA isthmus IS
@@ -23,7 +25,6 @@ CREATE TABLE isthmus.schema_version (version bigint NOT NULL, since timestamptz 
 COMMENT ON TABLE isthmus.schema_version IS 'One row for each version this schema has had; the highest counts';
 
 CREATE TABLE isthmus.log (
-  position   bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000),
   arrived    timestamptz NOT NULL DEFAULT clock_timestamp(),
   site       bigint NOT NULL,
   origin     bigint NOT NULL,
@@ -52,7 +53,6 @@ CREATE TABLE isthmus.log_default PARTITION OF isthmus.log DEFAULT;
 COMMENT ON TABLE isthmus.log IS
 'Everything that happened in the last minutes: changes of the state and messages. Only appended to, in groups; cut by
 dropping partitions behind the checkpoint';
-COMMENT ON COLUMN isthmus.log.position IS 'Grows with the time of writing, with gaps; not the order of commit';
 COMMENT ON COLUMN isthmus.log.arrived IS 'When it was written here';
 COMMENT ON COLUMN isthmus.log.site IS 'The site where it happened';
 COMMENT ON COLUMN isthmus.log.origin IS 'Who numbered it: a lease, or a server process for messages';
@@ -61,7 +61,6 @@ COMMENT ON COLUMN isthmus.log.version IS
 'Milliseconds since 1970, times 65536, plus a counter; the highest one wins. 0: a message of a server that was not
 the writer';
 COMMENT ON COLUMN isthmus.log.group_end IS 'The last row of one command or one EXEC';
-COMMENT ON COLUMN isthmus.log.key IS 'Of a message: the channel. Of a lease: where its holder listens';
 COMMENT ON COLUMN isthmus.log.expire_at IS 'Deadline in milliseconds since 1970; NULL: none';
 COMMENT ON COLUMN isthmus.log.sent_at IS 'Of a message: milliseconds since 1970';
 COMMENT ON COLUMN isthmus.log.event IS 'The keyspace events that the row raises';
@@ -178,12 +177,21 @@ COMMENT ON COLUMN isthmus.log.copied IS
 COMMENT ON COLUMN isthmus.log.base_version IS
 'Of incr and hincr, with base_site: what was counted on; value is what it was then. base_site 0: nothing was there';
 COMMENT ON COLUMN isthmus.log.counter IS 'Of incr and hincr: the lease under which it was counted';
-COMMENT ON COLUMN isthmus.log.total IS 'What that lease has added to the base so far';
 COMMENT ON COLUMN isthmus.entry.totals IS
 'Of a string that sites count on, to be added to value: lease=total@version,site,base_version,base_site of each lease';
 COMMENT ON COLUMN isthmus.field.totals IS 'As that of entry';
 COMMENT ON COLUMN isthmus.progress.site IS 'Whose origin it is; 0 or NULL: not known, or one of copied rows, which may be of several sites';
 COMMENT ON COLUMN isthmus.site.name IS 'What people call this site; NULL if nobody has named it';
+)sql";
+
+// Likewise of version 3.
+constexpr const char* kCommentsOfVersion3 = R"sql(
+COMMENT ON COLUMN isthmus.log.key IS
+'Of a message: the channel; of several in one row: theirs, one behind the other. Of a lease: where its holder listens';
+COMMENT ON COLUMN isthmus.log.field IS
+'Of several messages in one row: the lengths of channel and payload of each. isthmus.messages takes them apart';
+COMMENT ON COLUMN isthmus.log.total IS
+'Of incr and hincr: what that lease has added to the base so far. Of several messages in one row: how many; seq is the last one''s';
 )sql";
 
 constexpr const char* kTablesOfVersion2 = R"sql(
@@ -245,6 +253,9 @@ ALTER TABLE isthmus.site ADD COLUMN name text;
 UPDATE isthmus.progress SET site = (SELECT id FROM isthmus.site);
 )sql";
 
+// Goes when the view isthmus.current has been replaced, which named it.
+constexpr const char* kGoneSinceVersion3 = "ALTER TABLE isthmus.log DROP COLUMN position";
+
 // One may be left of a schema that somebody has dropped. It is never dropped and made anew: a slot that has
 // seen it fails for ever then.
 // What a site has copied from another one stays there, its own rows too: they would arrive as if they had
@@ -295,7 +306,8 @@ constexpr const char* kCurrentView = R"sql(
 CREATE OR REPLACE VIEW isthmus.current AS
 WITH
   tail AS (
-    SELECT log.*, ARRAY[log.version, log.site] AS stamp
+    SELECT db, kind, key, field, value, version, log.site, expire_at, copied, base_version, base_site, counter, total,
+           ARRAY[version, log.site] AS stamp
     FROM isthmus.log LEFT JOIN isthmus.progress ON progress.origin = log.origin
     WHERE log.arrived >= (SELECT covered_from FROM isthmus.site) AND log.seq > coalesce(progress.seq, 0)
       AND log.kind NOT IN ('publish', 'spublish', 'subscribers', 'lease', 'frontier', 'reach')
@@ -477,6 +489,25 @@ $$;
 COMMENT ON FUNCTION isthmus.deadline(interval) IS 'So long from now, in milliseconds since 1970; NULL for NULL';
 )sql";
 
+// One row for each message, also of those that share a row of the log (message_pack.hpp).
+constexpr const char* kMessagesView = R"sql(
+CREATE OR REPLACE VIEW isthmus.messages AS
+SELECT l.arrived, l.site, l.origin, l.seq - coalesce(l.total, 1) + m.number AS seq, l.kind,
+       to_timestamp(l.sent_at / 1000.0) AS sent_at, isthmus.readable(m.channel) AS channel,
+       isthmus.readable(m.payload) AS payload, m.channel AS channel_bytes, m.payload AS payload_bytes
+FROM isthmus.log l CROSS JOIN LATERAL (
+  SELECT number, substr(l.key, 1 + coalesce(sum(channel) OVER earlier, 0)::integer, channel) AS channel,
+         substr(l.value, 1 + coalesce(sum(payload) OVER earlier, 0)::integer, payload) AS payload
+  FROM (SELECT number, split_part(sizes, '+', 1)::integer AS channel, split_part(sizes, '+', 2)::integer AS payload
+        FROM regexp_split_to_table(coalesce(encode(l.field, 'escape'), octet_length(l.key) || '+' || octet_length(l.value)),
+                                   ' ') WITH ORDINALITY AS s (sizes, number)) parts
+  WINDOW earlier AS (ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+) m
+WHERE l.kind IN ('publish', 'spublish');
+COMMENT ON VIEW isthmus.messages IS
+'The messages in the log, one row each. channel and payload are for reading; channel_bytes and payload_bytes are exact';
+)sql";
+
 struct SqlFunction {
   const char* name;
   /// Parameters with @type@ for text or bytea.
@@ -557,7 +588,8 @@ void fill_in(std::string& sql) {
 }  // namespace
 
 std::string postgresql_tables_sql() {
-  std::string sql = std::string(kTables) + kTablesOfVersion2 + kCommentsOfVersion2 + kPublicationsSql;
+  std::string sql =
+      std::string(kTables) + kTablesOfVersion2 + kCommentsOfVersion2 + kCommentsOfVersion3 + kPublicationsSql;
   fill_in(sql);
   replace_all(sql, "@site@", std::to_string(random_id()));
   replace_all(sql, "@key@", index_part("key"));
@@ -565,15 +597,20 @@ std::string postgresql_tables_sql() {
   return sql;
 }
 
-std::string postgresql_migration_sql() {
-  std::string sql = std::string(kFromVersion1) + kTablesOfVersion2 + kCommentsOfVersion2 + kPublicationsSql;
+std::string postgresql_migration_sql(std::int64_t version) {
+  std::string sql;
+  if (version < 2) sql = std::string(kFromVersion1) + kTablesOfVersion2 + kCommentsOfVersion2;
+  sql += std::string(kCommentsOfVersion3) + kPublicationsSql;
   fill_in(sql);
   return sql;
 }
 
+std::string postgresql_removal_sql() { return kGoneSinceVersion3; }
+
 std::string postgresql_sql_interface() {
   std::string sql = kReadable;
   sql += kCurrentView;
+  sql += kMessagesView;
   for (const SqlFunction& function : kFunctions) {
     for (const char* type : {"text", "bytea"}) sql += function_sql(function, type);
   }

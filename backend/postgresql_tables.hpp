@@ -1,16 +1,19 @@
 // The statements that make the schema `isthmus`.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace isthmus::backend {
 
 /// Tables, indexes, publication; what `\d+` and `\dt+` show of them.
 std::string postgresql_tables_sql();
-/// Brings the tables and publications of version 1 to those of today, and keeps what is in them.
-std::string postgresql_migration_sql();
-/// What SQL clients use: the view `isthmus.current` and the functions that write into the inbox. May be run
-/// again over an older version of itself.
+/// Brings the tables and publications of an older version to those of today, and keeps what is in them.
+std::string postgresql_migration_sql(std::int64_t version);
+/// What SQL clients use: the views `isthmus.current` and `isthmus.messages` and the functions that write into
+/// the inbox. May be run again over an older version of itself.
 std::string postgresql_sql_interface();
+/// The last step of a migration, behind those two: takes away what they need no more.
+std::string postgresql_removal_sql();
 
 }  // namespace isthmus::backend

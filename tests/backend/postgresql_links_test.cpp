@@ -510,6 +510,63 @@ TEST(PostgresqlLinksTest, ReadsTheRowsOfAnOriginOrNone) {
   EXPECT_EQ(peer->reaches(end)[a.lease].cut, 5U);
 }
 
+TEST(PostgresqlLinksTest, KnowsTheMessagesThatShareARowOfTheLog) {
+  SiteDatabase a, b;
+  link(a, b);
+  const auto follower = b.shared().open_feed();
+  follower->begin();
+  std::vector<Row> rows;
+  const std::int64_t now_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
+                                  std::chrono::system_clock::now().time_since_epoch())
+                                  .count();
+  for (Seq seq = 1; seq <= 6; ++seq) {
+    Row message =
+        make_row(seq, RowKind::publish, seq % 2 == 0 ? "even" : "\xFF", "", seq == 3 ? "" : "payload");
+    message.sent_at = now_ms;
+    message.version = 5;
+    rows.push_back(message);
+  }
+  a.write(rows);
+  EXPECT_EQ(a.integer("SELECT count(*) FROM isthmus.log WHERE kind = 'publish' AND seq = 6"), 1);
+  EXPECT_EQ(a.integer("SELECT count(*) FROM isthmus.log WHERE kind = 'publish'"), 1);
+  // Again after an unknown outcome, in other company.
+  a.write({rows[0], rows[1], rows[2]});
+  EXPECT_THAT(a.cluster().sql(
+                  "SELECT seq, channel, payload FROM isthmus.messages WHERE seq < 4 ORDER BY arrived, seq"),
+              ElementsAre("1|\\xff|payload", "2|even|payload", "3|\\xff|", "1|\\xff|payload",
+                          "2|even|payload", "3|\\xff|"));
+  const auto peer = b.links->connect(a.url());
+  Position end = 0;
+  EXPECT_EQ(peer->reaches(end)[kOrigin].last, 6U);
+  Copier some, all, young, beyond;
+  EXPECT_TRUE(peer->read_rows(kOrigin, 2, 4, some));
+  EXPECT_THAT(seqs_of(some.batch), ElementsAre(2, 3, 4));
+  EXPECT_EQ(some.batch[0].key, "even");
+  EXPECT_EQ(some.batch[1].value, "");
+  EXPECT_TRUE(peer->read_rows(kOrigin, 1, 6, all));
+  EXPECT_THAT(seqs_of(all.batch), ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_FALSE(peer->read_rows(kOrigin, 1, 7, beyond));
+  peer->read_messages(now_ms, young);
+  EXPECT_THAT(seqs_of(young.batch), ElementsAre(1, 2, 3, 4, 5, 6));
+
+  struct : FeedSink {
+    void row(const Row& row) override {
+      if (row.origin == kOrigin) seqs.push_back(row.seq);
+    }
+    void inbox(const InboxRow& /*row*/) override {}
+    void reached(Position /*position*/) override {}
+    std::vector<Seq> seqs;
+  } streamed, missing;
+  ASSERT_TRUE(becomes([&] {
+    follower->stream(streamed, std::chrono::milliseconds(20));
+    return streamed.seqs.size() >= 9;
+  }));
+  EXPECT_THAT(streamed.seqs, ElementsAre(1, 2, 3, 4, 5, 6, 1, 2, 3));
+  EXPECT_TRUE(follower->read_missing({{kOrigin, 4}, {a.lease, 1}}, missing));
+  EXPECT_THAT(missing.seqs, ElementsAre(1, 2, 3, 4, 5, 6))
+      << "the row that has 5 and 6, and the vector drops the rest";
+}
+
 TEST(PostgresqlLinksTest, ReadsTheWholeStateInOneSnapshot) {
   SiteDatabase a, b;
   a.shared().guard_checkpoint(a.lease);

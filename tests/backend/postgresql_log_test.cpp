@@ -98,7 +98,7 @@ TEST_F(PostgresqlLogTest, KeepsEveryColumn) {
           "SELECT site, origin, seq, version, db, kind, group_end, key, field, expire_at, sent_at, event, "
           "requester, request, reply, copied, base_version, base_site, counter, total, value FROM "
           "isthmus.log "
-          "ORDER BY position"),
+          "ORDER BY ctid"),
       ElementsAre("7|1000|3|5|15|set|f|\\x6b||-1||set,expire|17|4|\\x2b4f4b0d0a|f|||||\\x76",
                   "7|2000|1|1|0|publish|t|\\x6368616e6e656c|||1234|||||f|||||\\x68656c6c6f",
                   "7|1000|4|4|0|hset|t|\\x68|\\x|||||||f|||||\\x", "7|1000|5|5|0|flush|t|||||||||f|||||",

@@ -128,7 +128,7 @@ TEST(PostgresqlSchemaTest, BringsVersion1UpToDateAndKeepsWhatIsThere) {
   const auto log = open_connected(database.url());
   EXPECT_EQ(log->site(), 1234567);
   EXPECT_EQ(database.sql("SELECT version FROM isthmus.schema_version ORDER BY 1"),
-            (std::vector<std::string>{"1", "2"}));
+            (std::vector<std::string>{"1", "3"}));
   EXPECT_EQ(database.sql("SELECT * FROM isthmus.current ORDER BY key, field"), current);
   EXPECT_EQ(
       database.sql("SELECT oid, pubname FROM pg_publication WHERE pubname <> 'isthmus_link' ORDER BY 2"),
@@ -157,6 +157,22 @@ TEST(PostgresqlSchemaTest, BringsVersion1UpToDateAndKeepsWhatIsThere) {
       "d.classoid = 'pg_class'::regclass AND relnamespace = 'isthmus'::regnamespace AND objsubid = 0 AND "
       "c.relname !~ '^log_' ORDER BY 1";
   EXPECT_EQ(database.sql(comments), fresh.sql(comments));
+}
+
+TEST(PostgresqlSchemaTest, TakesThePositionsAwayThatVersion2Had) {
+  const TestDatabase database;
+  open_shared(database.url());
+  database.sql(
+      "ALTER TABLE isthmus.log ADD COLUMN position bigint; "
+      "UPDATE isthmus.schema_version SET version = 2");
+  const auto log = open_connected(database.url());
+  log->append(make_batch({make_row(1, RowKind::set, "k", "", "v")}));
+  EXPECT_EQ(database.sql("SELECT version FROM isthmus.schema_version ORDER BY 1"),
+            (std::vector<std::string>{"2", "3"}));
+  const std::string of_log =
+      " FROM information_schema.columns WHERE table_schema = 'isthmus' AND table_name = 'log'";
+  EXPECT_EQ(database.value("SELECT count(*)" + of_log + " AND column_name = 'position'"), "0");
+  EXPECT_EQ(database.load().rows.size(), 1U);
 }
 
 TEST(PostgresqlSchemaTest, RefusesANewerOneAndTouchesNothing) {
