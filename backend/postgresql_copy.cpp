@@ -134,9 +134,9 @@ void append_copy_row(std::string& out, const Row& row) {
   out.resize(static_cast<std::size_t>(cursor.at() - out.data()));
 }
 
-void copy_rows(PgConnection& connection, const RowBatch& rows, const std::string& before,
-               std::string& buffer) {
-  connection.send(before + "COPY isthmus.log (" + kLogColumns + ") FROM STDIN (FORMAT binary)");
+void copy_rows(PgConnection& connection, const std::string& table, const RowBatch& rows,
+               const std::string& before, std::string& buffer) {
+  connection.send(before + "COPY " + table + " (" + kLogColumns + ") FROM STDIN (FORMAT binary)");
   // The first piece is encoded while PostgreSQL begins.
   buffer.clear();
   append_copy_header(buffer);

@@ -25,10 +25,13 @@ void append_copy_trailer(std::string& out);
 /// A row of the log with the columns of kLogColumns. What a row does not have is NULL.
 void append_copy_row(std::string& out, const Row& row);
 
-/// Appends the rows to the log: runs `before` and a COPY in one string, which is one transaction unless the
-/// session is in one. `buffer` is memory that is used again. Throws PgError.
-void copy_rows(PgConnection& connection, const RowBatch& rows, const std::string& before,
-               std::string& buffer);
+/// The log as a whole, for `copy_rows`.
+inline constexpr const char* kLogTable = "isthmus.log";
+
+/// Appends the rows to `table`, the log or a partition of it: runs `before` and a COPY in one string, which
+/// is one transaction unless the session is in one. `buffer` is memory that is used again. Throws PgError.
+void copy_rows(PgConnection& connection, const std::string& table, const RowBatch& rows,
+               const std::string& before, std::string& buffer);
 
 /// Takes apart the byte stream of a binary COPY, without I/O. Source: PostgreSQL documentation, COPY, "Binary
 /// Format".

@@ -228,4 +228,17 @@ int make_partitions(PgConnection& connection, std::chrono::seconds width) {
   return made;
 }
 
+Partition current_partition(PgConnection& connection) {
+  const PgResult found = connection.exec(
+      "SELECT name, floor(extract(epoch FROM bounds[2]::timestamptz - clock_timestamp()) * 1000)::bigint "
+      "FROM "
+      "(SELECT c.oid::regclass::text AS name, regexp_match(pg_get_expr(c.relpartbound, c.oid), "
+      "'FROM \\(''([^'']+)''\\) TO \\(''([^'']+)''\\)') AS bounds FROM pg_inherits i JOIN pg_class c ON "
+      "c.oid = "
+      "i.inhrelid WHERE i.inhparent = 'isthmus.log'::regclass) p "
+      "WHERE clock_timestamp() >= bounds[1]::timestamptz AND clock_timestamp() < bounds[2]::timestamptz");
+  if (found.rows() == 0) return {};
+  return {found.string(0, 0), std::chrono::milliseconds(found.integer(0, 1))};
+}
+
 }  // namespace isthmus::backend

@@ -59,4 +59,12 @@ std::chrono::seconds partition_width(std::chrono::seconds retention);
 /// how many. Waits for no lock longer than 100 ms. Throws PgError.
 int make_partitions(PgConnection& connection, std::chrono::seconds width);
 
+/// A partition of the log.
+struct Partition {
+  std::string table;               ///< as SQL names it; empty: none is there
+  std::chrono::milliseconds left;  ///< how long from now it takes rows
+};
+/// The one that takes what is written now. Throws PgError.
+Partition current_partition(PgConnection& connection);
+
 }  // namespace isthmus::backend

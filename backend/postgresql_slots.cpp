@@ -33,8 +33,8 @@ std::string await_log_writers(PgConnection& tables, std::chrono::milliseconds pa
   constexpr const char* kWriters =
       "SELECT l.virtualtransaction, l.pid, coalesce(a.wait_event = 'SyncRep', false) FROM pg_locks l "
       "LEFT JOIN pg_stat_activity a ON a.pid = l.pid "
-      "WHERE l.locktype = 'relation' AND l.relation = 'isthmus.log'::regclass AND l.mode = "
-      "'RowExclusiveLock' "
+      "WHERE l.locktype = 'relation' AND l.relation IN (SELECT 'isthmus.log'::regclass UNION ALL SELECT "
+      "inhrelid FROM pg_inherits WHERE inhparent = 'isthmus.log'::regclass) AND l.mode = 'RowExclusiveLock' "
       "AND l.granted AND l.pid IS NOT NULL AND l.database = (SELECT oid FROM pg_database WHERE datname = "
       "current_database()) AND coalesce(a.state, '') NOT LIKE 'idle in transaction%'";
   const Clock::time_point deadline = Clock::now() + patience;

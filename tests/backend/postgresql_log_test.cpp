@@ -117,6 +117,27 @@ TEST_F(PostgresqlLogTest, KeepsEveryColumn) {
   EXPECT_EQ(database_.integer("SELECT count(*) FROM isthmus.log_default"), 0);
 }
 
+TEST_F(PostgresqlLogTest, FindsAnotherPlaceWhenThePartitionOfTheTimeTakesNoMore) {
+  append({make_row(1, RowKind::set, "k")});
+  const std::string partition = database_.value("SELECT tableoid::regclass FROM isthmus.log");
+  EXPECT_NE(partition, "isthmus.log_default");
+  database_.sql("BEGIN; ALTER TABLE isthmus.log DETACH PARTITION " + partition +
+                "; ALTER TABLE isthmus.log ATTACH PARTITION " + partition +
+                " FOR VALUES FROM ('2020-01-01') TO (now() + interval '1 microsecond'); COMMIT");
+  append({make_row(2, RowKind::set, "k")});
+  append({make_row(3, RowKind::set, "k")});
+  EXPECT_THAT(database_.sql("SELECT seq, tableoid::regclass FROM isthmus.log ORDER BY seq"),
+              ElementsAre("1|" + partition, "2|isthmus.log_default", "3|isthmus.log_default"));
+}
+
+TEST_F(PostgresqlLogTest, FindsAnotherPlaceWhenThePartitionOfTheTimeIsGone) {
+  append({make_row(1, RowKind::set, "k")});
+  database_.sql("DROP TABLE " + database_.value("SELECT tableoid::regclass FROM isthmus.log"));
+  append({make_row(2, RowKind::set, "k")});
+  EXPECT_THAT(database_.sql("SELECT seq, tableoid::regclass FROM isthmus.log"),
+              ElementsAre("2|isthmus.log_default"));
+}
+
 TEST_F(PostgresqlLogTest, KeepsEveryByte) {
   const std::string bytes = all_bytes();
   append({make_row(1, RowKind::hset, bytes, bytes, bytes)});
