@@ -17,6 +17,7 @@
 #include <CLI/Formatter.hpp>
 
 #include "src/config_file.hpp"
+#include "src/config_options.hpp"
 
 namespace isthmus {
 namespace {
@@ -29,14 +30,7 @@ constexpr std::int64_t kMaxCommitTimeoutMs = 3'600'000;
 constexpr std::int64_t kMinLogRetentionS = 10;
 constexpr std::uint64_t kMinBulkBytes = 1 << 20;  // Redis's lower bound for proto-max-bulk-len
 
-// What is wrong, without the place. Never holds a value that may be a secret.
-struct BadConfig : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
 // --- Setters: from the text of a value to the structure.
-
-using Setter = std::function<void(Config&, const std::string&)>;
 
 std::int64_t whole_number(const std::string& text, std::int64_t lowest, std::int64_t highest) {
   const auto number = parse_option_integer(text);
@@ -171,10 +165,15 @@ void set_tombstone_retention(Config& config, const std::string& text) {
   config.tombstone_retention_ms = duration_ms(text, 1000, kLowestMs, kHighestMs, "168h or 3600 or 60m");
 }
 
+// Whether several servers may be on this backend.
+bool is_shared(const Config& config) {
+  return config.backend != "memory:" && !config.backend.starts_with("sqlite:");
+}
+
 void check_sites(const Config& config) {
   if (config.peers.empty()) return;
   if (config.site.empty()) throw BadConfig("--peer: give this site a name of its own with --site");
-  if (config.backend == "memory:" || config.backend.starts_with("sqlite:")) {
+  if (!is_shared(config)) {
     throw BadConfig("--peer: sites are linked by PostgreSQL; this backend has no links");
   }
   for (const Config::Peer& peer : config.peers) {
@@ -242,24 +241,14 @@ void set_log_file(Config& config, const std::string& text) { config.log.file = t
 
 // --- The table of all options.
 
-struct OptionSpec {
-  std::string name;
-  std::string type;  // as the help shows it
-  std::string group;
-  std::string help;
-  Setter set;
-  int max_words = 1;
-  bool repeats = false;  // every occurrence counts, not the last one
-};
-
 constexpr std::int64_t kInt32Max = std::numeric_limits<std::int32_t>::max();
 constexpr std::int64_t kInt64Max = std::numeric_limits<std::int64_t>::max();
 
 std::vector<OptionSpec> network_options() {
   const std::string group = "Network";
   return {
-      {"port", "N", group, "TCP port; 0 takes any free one, see the log line [6379]",
-       number(&Config::port, 0, 65535)},
+      {"port", "N", group, "TCP port; 0 takes any free one, see the log line;\noff: none without TLS [6379]",
+       [](Config& config, const std::string& text) { config.port = port_or_off(text); }},
       {"bind", "ADDR,...", group, "addresses to listen on; 0.0.0.0,:: is everywhere [127.0.0.1]", set_bind},
       {"tcp-backlog", "N", group, "connections the kernel may hold for us [511]",
        number(&Config::tcp_backlog, 1, kInt32Max)},
@@ -267,6 +256,8 @@ std::vector<OptionSpec> network_options() {
        whole_seconds(&Config::tcp_keepalive_s)},
       {"timeout", "TIME", group, "close clients idle this long, 0 = never; not subscribers [0]",
        whole_seconds(&Config::timeout_s)},
+      {"protected-mode", "yes|no", group, "without a password serve only clients of this machine [yes]",
+       [](Config& config, const std::string& text) { config.protected_mode = yes_or_no(text); }},
   };
 }
 
@@ -360,8 +351,8 @@ std::vector<OptionSpec> observe_options() {
 
 std::vector<OptionSpec> all_options() {
   std::vector<OptionSpec> all;
-  for (auto& part : {network_options(), state_options(), site_options(), links_options(), client_options(),
-                     resource_options(), observe_options()}) {
+  for (auto& part : {network_options(), tls_options(), state_options(), site_options(), links_options(),
+                     client_options(), resource_options(), observe_options()}) {
     all.insert(all.end(), part.begin(), part.end());
   }
   return all;
@@ -587,6 +578,8 @@ ParsedConfig parse_or_throw(int argc, const char* const* argv, const Environment
     }
   }
   check_sites(config);
+  if (!found.contains("tls-replication")) config.tls.replication = !config.port && is_shared(config);
+  check_tls(config, is_shared(config));
   return {std::move(config), 0, {}};
 }
 

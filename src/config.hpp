@@ -15,14 +15,36 @@ namespace isthmus {
 /// Redis's `databases`; fixed here.
 inline constexpr int kDatabases = 16;
 
+/// Whether clients must show a certificate.
+enum class TlsClientAuth : std::uint8_t { no, optional, yes };
+
+/// The options of TLS. The same files serve clients, other servers of the site, and this server as a client
+/// of those.
+struct TlsConfig {
+  std::optional<std::uint16_t> port;  ///< 0 means any free port; nothing: there is no port with TLS
+  std::string cert_file, key_file;    ///< PEM; the certificate with those between it and its authority
+  std::string key_file_pass;  ///< empty means that the key is not encrypted. Secret: never in a log line
+  std::string ca_cert_file, ca_cert_dir;  ///< who may sign the certificates of clients and other servers
+  TlsClientAuth auth_clients = TlsClientAuth::yes;
+  bool tls12 = true, tls13 = true;    ///< the protocols that are spoken; one of them at least
+  std::string ciphers, ciphersuites;  ///< OpenSSL's lists for TLS 1.2 and 1.3; empty: as OpenSSL has them
+  /// Other servers of the site forward to the TLS port of this one.
+  bool replication = false;
+
+  /// Whether there is anything to load.
+  bool wanted() const { return !cert_file.empty() || !ca_cert_file.empty() || !ca_cert_dir.empty(); }
+};
+
 /// Every option, with its default. Units stand last in the names.
 struct Config {
   // Network.
-  std::uint16_t port = 6379;                      ///< 0 means any free port
+  std::optional<std::uint16_t> port = 6379;  ///< 0 means any free port; nothing: there is none without TLS
   std::vector<std::string> bind = {"127.0.0.1"};  ///< at least one address or name to listen on, IPv4 or IPv6
   std::uint32_t tcp_backlog = 511;      ///< connections that the kernel may hold before they are accepted
   std::uint32_t tcp_keepalive_s = 300;  ///< 0 means no probes
   std::uint32_t timeout_s = 0;          ///< closes clients that are idle for so long; 0 means never
+  bool protected_mode = true;           ///< without a password only clients of this machine are served
+  TlsConfig tls;
 
   // State.
   /// `memory:`, `sqlite:PATH`, or a connection string of libpq; only its form has been checked. May hold a

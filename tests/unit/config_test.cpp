@@ -257,10 +257,99 @@ TEST_F(ConfigTest, ReadsTheWholeFileFormat) {
 
 TEST_F(ConfigTest, NamesTheSourceOfABadValue) {
   EXPECT_THAT(refused({"--port", "70000"}),
-              HasSubstr("--port: '70000' is not a whole number from 0 to 65535"));
+              HasSubstr("--port: '70000' is neither a whole number from 0 to 65535 nor off"));
   EXPECT_THAT(refused({"--config", write_file("c", "\nport = x\n")}), HasSubstr("c:2: port: 'x' is not"));
   environment_ = {{"ISTHMUS_LOG_LEVEL", "loud"}};
   EXPECT_THAT(refused({}), HasSubstr("ISTHMUS_LOG_LEVEL: 'loud' is none of"));
+}
+
+TEST_F(ConfigTest, ReadsTheOptionsOfTls) {
+  const Config config = accepted({"--port",
+                                  "off",
+                                  "--tls-port",
+                                  "6380",
+                                  "--tls-cert-file",
+                                  "c",
+                                  "--tls-key-file",
+                                  "k",
+                                  "--tls-key-file-pass",
+                                  "p",
+                                  "--tls-ca-cert-file",
+                                  "a",
+                                  "--tls-ca-cert-dir",
+                                  "d",
+                                  "--tls-auth-clients",
+                                  "optional",
+                                  "--tls-protocols",
+                                  "TLSv1.3",
+                                  "--tls-ciphers",
+                                  "HIGH",
+                                  "--tls-ciphersuites",
+                                  "TLS_AES_128_GCM_SHA256",
+                                  "--tls-replication",
+                                  "yes"});
+  EXPECT_FALSE(config.port.has_value());
+  EXPECT_EQ(config.tls.port, 6380);
+  EXPECT_EQ(config.tls.cert_file, "c");
+  EXPECT_EQ(config.tls.key_file, "k");
+  EXPECT_EQ(config.tls.key_file_pass, "p");
+  EXPECT_EQ(config.tls.ca_cert_file, "a");
+  EXPECT_EQ(config.tls.ca_cert_dir, "d");
+  EXPECT_EQ(config.tls.auth_clients, TlsClientAuth::optional);
+  EXPECT_FALSE(config.tls.tls12);
+  EXPECT_TRUE(config.tls.tls13);
+  EXPECT_EQ(config.tls.ciphers, "HIGH");
+  EXPECT_EQ(config.tls.ciphersuites, "TLS_AES_128_GCM_SHA256");
+  EXPECT_TRUE(config.tls.replication);
+}
+
+TEST_F(ConfigTest, HasRedisDefaultsOfTls) {
+  const Config config = accepted({});
+  EXPECT_FALSE(config.tls.port.has_value());
+  EXPECT_EQ(config.tls.auth_clients, TlsClientAuth::yes);
+  EXPECT_TRUE(config.tls.tls12 && config.tls.tls13);
+  EXPECT_FALSE(config.tls.replication);
+  EXPECT_FALSE(config.tls.wanted());
+  EXPECT_TRUE(config.protected_mode);
+}
+
+// Without a port of another kind, TLS is how other servers get through.
+TEST_F(ConfigTest, ForwardsByTlsIfThePlainPortIsOff) {
+  const std::vector<std::string> base = {"--tls-port",     "6380", "--tls-cert-file",    "c",
+                                         "--tls-key-file", "k",    "--tls-ca-cert-file", "a",
+                                         "--port",         "off"};
+  const auto with = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all = base;
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  EXPECT_TRUE(accepted(with({"--backend", "postgresql://db/x"})).tls.replication);
+  EXPECT_FALSE(accepted(with({"--backend", "memory:"})).tls.replication);
+  EXPECT_THAT(refused(with({"--backend", "postgresql://db/x", "--tls-replication", "no"})),
+              HasSubstr("--tls-replication: with --port off"));
+}
+
+TEST_F(ConfigTest, RefusesOptionsOfTlsThatDoNotGoTogether) {
+  struct Case {
+    std::vector<std::string> options;
+    const char* line;
+  };
+  const std::vector<Case> cases = {
+      {{"--port", "off"}, "--port: off, and without --tls-port nobody could connect"},
+      {{"--tls-port", "6380"}, "--tls-port: give a certificate"},
+      {{"--tls-cert-file", "c"}, "--tls-cert-file and --tls-key-file: give both or neither"},
+      {{"--tls-port", "6379", "--tls-cert-file", "c", "--tls-key-file", "k"},
+       "6379 is the port without TLS already"},
+      {{"--tls-port", "6380", "--tls-cert-file", "c", "--tls-key-file", "k"}, "--tls-auth-clients: give"},
+      {{"--tls-replication", "yes"}, "--tls-replication: give a port"},
+      {{"--tls-port", "6380", "--tls-cert-file", "c", "--tls-key-file", "k", "--tls-auth-clients", "no",
+        "--tls-replication", "yes"},
+       "--tls-replication: give --tls-ca-cert-file"},
+      {{"--tls-protocols", "TLSv1.1"}, "'TLSv1.1' is neither TLSv1.2 nor TLSv1.3"},
+      {{"--tls-auth-clients", "maybe"}, "'maybe' is none of yes, no, optional"},
+      {{"--protected-mode", "maybe"}, "'maybe' is neither yes nor no"},
+  };
+  for (const auto& [options, line] : cases) EXPECT_THAT(refused(options), HasSubstr(line));
 }
 
 TEST_F(ConfigTest, RefusesBadValues) {
