@@ -28,7 +28,7 @@ using Position = std::uint64_t;
 struct LeaseRow {
   OriginId lease = 0;   ///< 0: there is none
   OriginId server = 0;  ///< who took it
-  std::string address;  ///< host:port where it takes forwarded commands
+  std::string address;  ///< host:port where it takes forwarded commands; tls://host:port by TLS
 };
 
 /// What a client of SQL wants done: one row of the table `inbox`. The names of `op` are those of the SQL

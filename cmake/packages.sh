@@ -4,7 +4,7 @@
 # To build the server. Boost 1.81 by name: Debian 12's default is older and lacks what we use.
 BUILD_PACKAGES=(
   cmake g++ ninja-build pkg-config
-  libboost1.81-dev libcli11-dev libjemalloc-dev libpq-dev libspdlog-dev libsqlite3-dev libxxhash-dev
+  libboost1.81-dev libcli11-dev libjemalloc-dev libpq-dev libspdlog-dev libsqlite3-dev libssl-dev libxxhash-dev
   prometheus-cpp-dev
 )
 
@@ -19,8 +19,8 @@ RUN_POSTGRES_PACKAGES=(postgresql-15 redis-tools)
 
 # To test it, on top of those. redis-server is what Isthmus is compared with.
 TEST_PACKAGES=(
-  clang-format git golang-go golang-gopkg-redis.v5-dev libgmock-dev libgtest-dev libhiredis-dev postgresql-15 procps python3
-  python3-redis redis-server redis-tools shellcheck sqlite3
+  clang-format git golang-go golang-gopkg-redis.v5-dev libgmock-dev libgtest-dev libhiredis-dev openssl postgresql-15 procps
+  python3 python3-redis redis-server redis-tools shellcheck sqlite3
 )
 
 # Only where there is no npm: many machines have a newer Node.js than Debian's, which then need not be installed beside it.

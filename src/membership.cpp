@@ -22,7 +22,7 @@ Membership::Membership(Site& site, Services& services, Checkpointer& checkpointe
              [&settings = services.settings] {
                return settings.notify_flags.load(std::memory_order_relaxed);
              }}),
-      forwarder_(site, services.settings.commit_timeout_ms),
+      forwarder_(site, services.settings.commit_timeout_ms, services.tls),
       upkeep_(site, services.journal, checkpointer, [this] { return feed_.foreign_vector(); }),
       links_(site, services.journal, services.keyspace, services.clock, feed_, peer_options(services.config),
              services.config.tombstone_retention_ms),

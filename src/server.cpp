@@ -24,6 +24,7 @@
 #include "src/site/checkpointer.hpp"
 #include "src/site/journal.hpp"
 #include "src/site/loader.hpp"
+#include "src/tls/contexts.hpp"
 
 namespace isthmus {
 namespace {
@@ -65,6 +66,7 @@ void copy_settings(const Config& config, Settings& settings) {
   settings.notify_flags = parse_event_flags(config.notify_keyspace_events).value_or(0);
   settings.maxmemory_bytes = config.maxmemory_bytes;
   settings.maxclients = config.maxclients;
+  settings.protected_mode = config.protected_mode;
   settings.timeout_s = config.timeout_s;
   settings.tcp_keepalive_s = config.tcp_keepalive_s;
   settings.proto_max_bulk_bytes = static_cast<std::int64_t>(config.proto_max_bulk_bytes);
@@ -88,7 +90,9 @@ class Server::Parts {
  public:
   explicit Parts(const Config& given)
       : config_(given),
-        listener_(context_, config_.bind, config_.port, static_cast<int>(config_.tcp_backlog)),
+        tls_(config_.tls.wanted() ? std::make_unique<TlsContexts>(config_.tls) : nullptr),
+        listener_(listen(config_.port, nullptr)),
+        tls_listener_(listen(config_.tls.port, tls_.get())),
         http_(make_http()),
         log_(backend::open_log(config_.backend, {std::chrono::seconds(config_.log_retention_s)})),
         site_(make_site()),
@@ -108,11 +112,17 @@ class Server::Parts {
                   [this] { boost::asio::post(context_, [this] { context_.stop(); }); },
                   wall_clock_ms(),
                   random_hex(40),
-                  listener_.port(),
-                  log_->durable() ? &checkpointer_ : nullptr},
+                  port(),
+                  log_->durable() ? &checkpointer_ : nullptr,
+                  nullptr,
+                  nullptr,
+                  tls_.get(),
+                  tls_port()},
         expirer_(services_),
         signals_(context_, SIGTERM, SIGINT),
-        sampler_(context_) {
+        hangups_(context_, SIGHUP),
+        sampler_(context_),
+        tls_watch_(context_) {
     copy_settings(config_, settings_);
     fit_file_limit(settings_);
     keyspace_.set_site(log_->site());
@@ -143,19 +153,37 @@ class Server::Parts {
       context_.stop();
     });
     sample();
-    listener_.accept_for(services_, clients_, threads);
+    watch_tls();
+    for (Listener* listener : listeners()) listener->accept_for(services_, clients_, threads);
     phase_.store(Phase::serving);
-    log_info("Ready to accept connections", {{"port", listener_.port()},
-                                             {"backend", log_->description()},
-                                             {"threads", config_.threads},
-                                             {"version", ISTHMUS_VERSION}});
+    if (tls_listener_ != nullptr) log_info("TLS connections are taken", {{"tls_port", tls_port()}});
+    log_info("Ready to accept connections",
+             {{"port", listener_ == nullptr ? LogValue("off") : LogValue(port())},
+              {"backend", log_->description()},
+              {"threads", config_.threads},
+              {"version", ISTHMUS_VERSION}});
     context_.run();
     return stop();
   }
 
-  std::uint16_t port() const { return listener_.port(); }
+  std::uint16_t port() const { return listener_ == nullptr ? 0 : listener_->port(); }
+  std::uint16_t tls_port() const { return tls_listener_ == nullptr ? 0 : tls_listener_->port(); }
 
  private:
+  std::unique_ptr<Listener> listen(std::optional<std::uint16_t> port, TlsContexts* tls) {
+    if (!port) return nullptr;
+    return std::make_unique<Listener>(context_, config_.bind, *port, static_cast<int>(config_.tcp_backlog),
+                                      tls);
+  }
+
+  std::vector<Listener*> listeners() {
+    std::vector<Listener*> all;
+    for (Listener* listener : {listener_.get(), tls_listener_.get()}) {
+      if (listener != nullptr) all.push_back(listener);
+    }
+    return all;
+  }
+
   std::unique_ptr<HttpServer> make_http() {
     if (!config_.http_port) return nullptr;
     const auto& addresses = config_.http_bind.empty() ? config_.bind : config_.http_bind;
@@ -187,8 +215,10 @@ class Server::Parts {
   std::unique_ptr<Site> make_site() {
     backend::SharedLog* shared = log_->shared();
     if (shared == nullptr) return nullptr;
+    const bool tls = config_.tls.replication;
     std::string address = config_.advertise;
-    if (address.empty()) address = config_.bind.front() + ":" + std::to_string(listener_.port());
+    if (address.empty()) address = config_.bind.front() + ":" + std::to_string(tls ? tls_port() : port());
+    if (tls) address.insert(0, kTlsScheme);
     return std::make_unique<Site>(*shared, address, ISTHMUS_VERSION);
   }
 
@@ -220,6 +250,30 @@ class Server::Parts {
     return hooks;
   }
 
+  // New certificates are taken when their files change, and at once on SIGHUP, which without TLS means
+  // nothing.
+  void watch_tls() {
+    await_hangup();
+    if (tls_ != nullptr) look_at_tls_files();
+  }
+
+  void await_hangup() {
+    hangups_.async_wait([this](const error_code& error, int /*signal*/) {
+      if (error) return;
+      if (tls_ != nullptr) tls_->reload();
+      await_hangup();
+    });
+  }
+
+  void look_at_tls_files() {
+    tls_watch_.expires_after(std::chrono::seconds(1));
+    tls_watch_.async_wait([this](const error_code& error) {
+      if (error) return;
+      tls_->look_at_files();
+      look_at_tls_files();
+    });
+  }
+
   void sample() {
     stats_.sample(steady_clock_ms());
     const std::uint64_t used = keyspace_.used_bytes();
@@ -239,7 +293,7 @@ class Server::Parts {
 
   bool stop() {
     phase_.store(Phase::draining);
-    listener_.close();
+    for (Listener* listener : listeners()) listener->close();
     expirer_.stop();
     if (member_ != nullptr) member_->prepare_stop();
     std::latch drained(static_cast<std::ptrdiff_t>(threads_.size()));
@@ -263,7 +317,9 @@ class Server::Parts {
 
   const Config config_;
   boost::asio::io_context context_{1};
-  Listener listener_;  // before the log: a taken port must not touch a database
+  std::unique_ptr<TlsContexts> tls_;  // null without its options
+  // Before the log: a taken port must not touch a database. Null where there is no such port.
+  std::unique_ptr<Listener> listener_, tls_listener_;
   enum class Phase : std::uint8_t { starting, serving, draining };
   std::atomic<Phase> phase_{Phase::starting};
   std::unique_ptr<HttpServer> http_;  // null unless there is a port for it
@@ -282,13 +338,14 @@ class Server::Parts {
   std::unique_ptr<Membership> member_;  // null unless the log is shared
   Expirer expirer_;
   std::vector<std::unique_ptr<IoThread>> threads_;
-  boost::asio::signal_set signals_;
-  steady_timer sampler_;
+  boost::asio::signal_set signals_, hangups_;
+  steady_timer sampler_, tls_watch_;
 };
 
 Server::Server(const Config& config) : parts_(std::make_unique<Parts>(config)) {}
 Server::~Server() = default;
 bool Server::run() { return parts_->run(); }
 std::uint16_t Server::port() const { return parts_->port(); }
+std::uint16_t Server::tls_port() const { return parts_->tls_port(); }
 
 }  // namespace isthmus

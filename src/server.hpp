@@ -19,8 +19,9 @@ class Server {
   /// Serves until SIGTERM, SIGINT or SHUTDOWN; then stops accepting, commits and answers what is open, and
   /// returns. True if everything that was acknowledged or waited is in the log.
   bool run();
-  /// The port that is listened on.
+  /// The ports that are listened on, without TLS and with it; 0 where there is none.
   std::uint16_t port() const;
+  std::uint16_t tls_port() const;
 
  private:
   class Parts;

@@ -113,6 +113,20 @@ Parameter fixed(std::string name, std::string_view value, bool immutable = false
 
 std::string yes_or_no(bool value) { return value ? "yes" : "no"; }
 
+Parameter switch_of(std::string name, Setting<bool> setting) {
+  const auto show = [setting](const Services& services) {
+    return yes_or_no((services.settings.*setting).load());
+  };
+  const auto read = [setting](const Services&, std::string_view text) -> ParameterChange {
+    const std::string word = lower(text);
+    if (word != "yes" && word != "no") return wrong("argument must be 'yes' or 'no'");
+    return {
+        [setting, value = word == "yes"](Services& services) { (services.settings.*setting).store(value); },
+        {}};
+  };
+  return {std::move(name), show, read};
+}
+
 std::filesystem::path database_path(const Services& services) {
   constexpr std::string_view kSqlite = "sqlite:";
   const std::string& backend = services.config.backend;
@@ -231,6 +245,7 @@ void add_settings(std::vector<Parameter>& all) {
   all.push_back(hash_limit("hash-max-ziplist-entries", &Settings::hash_max_packed_fields));
   all.push_back(hash_limit("hash-max-listpack-value", &Settings::hash_max_packed_bytes));
   all.push_back(hash_limit("hash-max-ziplist-value", &Settings::hash_max_packed_bytes));
+  all.push_back(switch_of("protected-mode", &Settings::protected_mode));
   all.push_back(keyspace_events());
   all.push_back(password());
   all.push_back(log_level());
@@ -270,6 +285,30 @@ void add_facts_of_this_process(std::vector<Parameter>& all) {
       "log-retention", [](const Services& s) { return std::to_string(s.config.log_retention_s); }, true);
 }
 
+// The files are read again when they change, so that there is nothing to set here. The password of the key is
+// not shown.
+void add_tls(std::vector<Parameter>& all) {
+  const auto text = [&](std::string name, auto get) {
+    all.push_back(
+        fixed(std::move(name), [get](const Services& s) { return std::string(get(s.config.tls)); }));
+  };
+  all.push_back(fixed("tls-port", [](const Services& s) { return std::to_string(s.tls_port); }));
+  text("tls-cert-file", [](const TlsConfig& tls) { return tls.cert_file; });
+  text("tls-key-file", [](const TlsConfig& tls) { return tls.key_file; });
+  text("tls-ca-cert-file", [](const TlsConfig& tls) { return tls.ca_cert_file; });
+  text("tls-ca-cert-dir", [](const TlsConfig& tls) { return tls.ca_cert_dir; });
+  text("tls-auth-clients", [](const TlsConfig& tls) {
+    return tls.auth_clients == TlsClientAuth::optional ? "optional"
+                                                       : yes_or_no(tls.auth_clients == TlsClientAuth::yes);
+  });
+  text("tls-protocols", [](const TlsConfig& tls) {
+    return tls.tls12 && tls.tls13 ? "TLSv1.2 TLSv1.3" : tls.tls12 ? "TLSv1.2" : "TLSv1.3";
+  });
+  text("tls-ciphers", [](const TlsConfig& tls) { return tls.ciphers; });
+  text("tls-ciphersuites", [](const TlsConfig& tls) { return tls.ciphersuites; });
+  text("tls-replication", [](const TlsConfig& tls) { return yes_or_no(tls.replication); });
+}
+
 // In Redis's words, what this server always does or never does.
 void add_constants(std::vector<Parameter>& all) {
   struct Constant {
@@ -303,7 +342,6 @@ void add_constants(std::vector<Parameter>& all) {
       {"min-slaves-max-lag", "10"},
       {"min-slaves-to-write", "0"},
       {"no-appendfsync-on-rewrite", "no"},
-      {"protected-mode", "no"},
       {"repl-backlog-size", "0"},
       {"repl-diskless-load", "disabled"},
       {"repl-diskless-sync", "no"},
@@ -318,7 +356,6 @@ void add_constants(std::vector<Parameter>& all) {
       {"slave-read-only", "yes"},
       {"slave-serve-stale-data", "yes"},
       {"stop-writes-on-bgsave-error", "yes"},
-      {"tls-port", "0"},
   };
   constexpr Constant kImmutable[] = {
       {"aclfile", ""},
@@ -348,6 +385,7 @@ std::vector<Parameter> make_parameters() {
   std::vector<Parameter> all;
   add_settings(all);
   add_facts_of_this_process(all);
+  add_tls(all);
   add_constants(all);
   std::sort(all.begin(), all.end(), [](const Parameter& a, const Parameter& b) { return a.name < b.name; });
   return all;

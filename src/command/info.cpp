@@ -16,6 +16,7 @@
 #include "src/command/command.hpp"
 #include "src/command/sites.hpp"
 #include "src/observe/allocator.hpp"
+#include "src/tls/contexts.hpp"
 
 namespace isthmus {
 namespace {
@@ -400,6 +401,24 @@ void isthmus_section(const Context& context, std::string& out) {
   section.field("moved_connections", services.stats.moved_connections.load());
 }
 
+// Only where TLS is served.
+void tls_section(const Context& context, std::string& out) {
+  const Services& services = context.services;
+  if (services.tls_port == 0) return;
+  constexpr std::int64_t kSecondsOfDay = 86'400;
+  const TlsStats& stats = services.tls->stats();
+  const std::int64_t left_s = services.tls->not_after_s() - context.now_ms / 1000;
+  Section section(out, "TLS");
+  section.field("tls_port", services.tls_port)
+      .field("tls_certificate_not_after", services.tls->not_after_s());
+  section.field("tls_certificate_days_left", left_s / kSecondsOfDay);
+  section.field("tls_connected_clients", stats.connections.load());
+  section.field("tls_handshakes", stats.handshakes.load());
+  section.field("tls_failed_handshakes", stats.failed_handshakes.load());
+  section.field("tls_reloads", stats.reloads.load()).field("tls_failed_reloads", stats.failed_reloads.load());
+  section.field("tls_reload_error", services.tls->reload_error());
+}
+
 struct SectionEntry {
   std::string_view name;
   bool in_default;
@@ -423,6 +442,7 @@ constexpr std::array kSections = {
     SectionEntry{"cluster", true, true, cluster_section},
     SectionEntry{"keyspace", true, true, keyspace_section},
     SectionEntry{"isthmus", true, true, isthmus_section},
+    SectionEntry{"tls", true, true, tls_section},
     SectionEntry{"site", true, true, site_section},
     SectionEntry{"sites", true, true, sites_section},
 };

@@ -7,6 +7,7 @@
 #include "src/command/command.hpp"
 #include "src/command/info.hpp"
 #include "src/site/forwarder.hpp"
+#include "src/tls/contexts.hpp"
 
 namespace isthmus {
 namespace {
@@ -80,6 +81,24 @@ void add_clients(Page& page, Services& services) {
   page.counter("isthmus_slow_subscribers_closed_total",
                "Subscribers closed because they did not read what waited for them",
                number(stats.closed_slow_subscribers.load()));
+}
+
+void add_tls(Page& page, const TlsContexts& tls) {
+  const TlsStats& stats = tls.stats();
+  page.gauge("isthmus_tls_certificate_expiry_timestamp_seconds",
+             "When the certificate runs out, or one of its chain before it (Unix time)",
+             static_cast<double>(tls.not_after_s()));
+  page.gauge("isthmus_tls_files_stale",
+             "1: the files have changed and cannot be used; what was loaded before is",
+             tls.reload_error().empty() ? 0 : 1);
+  page.gauge("isthmus_tls_connections", "Open connections that speak TLS", number(stats.connections.load()));
+  page.counter("isthmus_tls_handshakes_total", "TLS handshakes done", number(stats.handshakes.load()));
+  page.counter("isthmus_tls_handshake_failures_total", "TLS handshakes that failed; the log has the causes",
+               number(stats.failed_handshakes.load()));
+  page.counter("isthmus_tls_reloads_total", "Times that certificates were loaded anew",
+               number(stats.reloads.load()));
+  page.counter("isthmus_tls_reload_failures_total", "Times that new files could not be used",
+               number(stats.failed_reloads.load()));
 }
 
 void add_memory(Page& page, Services& services) {
@@ -263,6 +282,7 @@ std::string metrics_text(Services& services, std::int64_t now_ms) {
   Page page;
   add_process(page, services, now_ms);
   add_clients(page, services);
+  if (services.tls_port != 0) add_tls(page, *services.tls);
   add_memory(page, services);
   add_commands(page, services);
   add_per_command(page, services);

@@ -20,6 +20,7 @@ namespace isthmus {
 class Client;
 class Forwarder;
 class Site;
+class TlsContexts;
 
 /// All connections of the server. Thread-safe.
 class ClientRegistry {
@@ -55,10 +56,12 @@ struct Services {
   std::function<void()> shutdown;  ///< begins an orderly end of the process; any thread
   std::int64_t started_ms;         ///< milliseconds since the Unix epoch
   std::string run_id;              ///< 40 hexadecimal digits, new for each start
-  std::uint16_t port;              ///< the port that is listened on
+  std::uint16_t port;              ///< the port that is listened on without TLS; 0 if there is none
   Checkpointer* checkpointer;      ///< null on a log that is not durable
   Site* site = nullptr;            ///< null on a log of this server's own: then it is always the writer
   Forwarder* forwarder = nullptr;  ///< to the writer of the site; null likewise
+  TlsContexts* tls = nullptr;      ///< null without the options of TLS
+  std::uint16_t tls_port = 0;      ///< the port that is listened on with TLS; 0 if there is none
 };
 
 }  // namespace isthmus

@@ -14,6 +14,7 @@ class Settings {
   std::atomic<std::uint32_t> notify_flags{0};     ///< EventClass bits
   std::atomic<std::uint64_t> maxmemory_bytes{0};  ///< 0 = no limit
   std::atomic<std::uint32_t> maxclients{10000};
+  std::atomic<bool> protected_mode{true};  ///< without a password only clients of this machine are served
   std::atomic<std::int64_t> timeout_s{0};  ///< idle normal clients are closed; 0 = never
   std::atomic<std::int64_t> tcp_keepalive_s{300};
   std::atomic<std::int64_t> proto_max_bulk_bytes{512LL << 20};

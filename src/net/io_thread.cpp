@@ -128,11 +128,11 @@ void IoThread::fail_waiting(backend::Seq from, backend::Seq to, std::string erro
   });
 }
 
-void IoThread::adopt(int fd, std::string address, std::string local_address, bool servers_only) {
-  post([this, fd, servers_only, address = std::move(address), local_address = std::move(local_address)] {
-    auto session = std::make_unique<Session>(*this, fd, servers_only);
-    session->address = address;
-    session->local_address = local_address;
+void IoThread::adopt(Arrival arrival) {
+  post([this, arrival = std::move(arrival)] {
+    auto session = std::make_unique<Session>(*this, arrival);
+    session->address = arrival.address;
+    session->local_address = arrival.local_address;
     session->created_ms = steady_ms_;
     session->last_active_ms.store(steady_ms_);
     clients_.add(*session);

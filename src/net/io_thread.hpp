@@ -20,6 +20,7 @@
 #include <boost/unordered/unordered_flat_map.hpp>
 
 #include "src/command/services.hpp"
+#include "src/net/admission.hpp"
 #include "src/net/output.hpp"
 #include "src/pubsub/pubsub.hpp"
 #include "src/site/forward_queue.hpp"
@@ -28,6 +29,14 @@ namespace isthmus {
 
 class Session;
 class ClientTable;
+
+/// A connection that was accepted.
+struct Arrival {
+  int socket = -1;  ///< non-blocking; its owner is who gets this
+  std::string address, local_address;
+  Admission admission = Admission::everyone;
+  TlsContexts* tls = nullptr;  ///< null without TLS
+};
 
 class IoThread : public Mailbox, public AnswerMailbox {
  public:
@@ -45,9 +54,8 @@ class IoThread : public Mailbox, public AnswerMailbox {
   void stop();
   /// Runs the function on this thread, soon. Any thread.
   void post(std::function<void()> task);
-  /// Takes over an accepted, non-blocking socket. With `servers_only` there are as many clients as there may
-  /// be, and only another server of the site may use it. Any thread.
-  void adopt(int fd, std::string address, std::string local_address, bool servers_only = false);
+  /// Takes over a connection. Any thread.
+  void adopt(Arrival arrival);
   /// Mailbox: any thread.
   void push(MessageRef message) override;
   /// AnswerMailbox: any thread.

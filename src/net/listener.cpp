@@ -34,8 +34,8 @@ void set_options(tcp::socket& socket, std::int64_t keepalive_s) {
 }  // namespace
 
 Listener::Listener(boost::asio::io_context& context, const std::vector<std::string>& addresses,
-                   std::uint16_t port, int backlog)
-    : port_(port) {
+                   std::uint16_t port, int backlog, TlsContexts* tls)
+    : port_(port), tls_(tls) {
   for (const std::string& address : addresses) {
     acceptors_.push_back(listen_on(context, address, port_, backlog));
     port_ = acceptors_.back().local_endpoint().port();
@@ -68,28 +68,42 @@ IoThread& Listener::choose_thread() const {
   return *coolest;
 }
 
+// As Redis has it: 127.0.0.1 and ::1 are this machine, no other loopback address is.
+Admission Listener::admission_of(const tcp::endpoint& peer) const {
+  if (clients_->count() >= services_->settings.maxclients.load()) return Admission::full;
+  const Settings& settings = services_->settings;
+  if (!settings.protected_mode.load() || settings.has_password()) return Admission::everyone;
+  const auto address = peer.address();
+  const bool near =
+      address.is_v4() ? address.to_v4() == boost::asio::ip::address_v4::loopback() : address.is_loopback();
+  return near ? Admission::everyone : Admission::protected_mode;
+}
+
 void Listener::take(tcp::socket socket) {
   services_->stats.connections_received.fetch_add(1, std::memory_order_relaxed);
-  // Another server of the site must get through to the writer, and shows who it is with its first request.
-  constexpr std::size_t kRoomForServers = 16;
-  const std::size_t most = services_->settings.maxclients.load();
-  const std::size_t count = clients_->count();
-  if (count >= most + (services_->site != nullptr ? kRoomForServers : 0)) {
-    services_->stats.rejected_connections.fetch_add(1, std::memory_order_relaxed);
-    error_code ignored;
-    socket.non_blocking(true, ignored);
-    socket.write_some(boost::asio::buffer("-ERR max number of clients reached\r\n", 36), ignored);
-    return;
-  }
   error_code error, local_error;
   const tcp::endpoint peer = socket.remote_endpoint(error);
   const tcp::endpoint local = socket.local_endpoint(local_error);
   if (error || local_error) return;  // gone already
-  set_options(socket, services_->settings.tcp_keepalive_s.load());
   socket.non_blocking(true, error);
+  const Admission admission = admission_of(peer);
+  // Another server of the site must get through to the writer, and shows who it is with its first request.
+  constexpr std::size_t kRoomForServers = 16;
+  const bool room = clients_->count() < services_->settings.maxclients.load() + kRoomForServers;
+  const bool may_be_server = services_->site != nullptr && room;
+  // Over TLS nothing can be said before the handshake.
+  const bool told_later = tls_ != nullptr && admission == Admission::protected_mode;
+  if (admission != Admission::everyone && !may_be_server && !told_later) {
+    services_->stats.rejected_connections.fetch_add(1, std::memory_order_relaxed);
+    const std::string line = "-" + std::string(refusal(admission)) + "\r\n";
+    error_code ignored;
+    if (tls_ == nullptr) socket.write_some(boost::asio::buffer(line), ignored);
+    return;
+  }
+  set_options(socket, services_->settings.tcp_keepalive_s.load());
   IoThread& thread = choose_thread();
   clients_->expect();
-  thread.adopt(socket.release(), text_of(peer), text_of(local), count >= most);
+  thread.adopt({socket.release(), text_of(peer), text_of(local), admission, tls_});
 }
 
 }  // namespace isthmus

@@ -13,6 +13,7 @@
 #include "src/net/io_thread.hpp"
 #include "src/observe/logging.hpp"
 #include "src/site/forwarder.hpp"
+#include "src/tls/contexts.hpp"
 
 namespace isthmus {
 namespace {
@@ -23,21 +24,17 @@ constexpr std::size_t kStopReadingAboveBytes = 256 << 20;
 // Replies are sent when so much of one pipeline has gathered.
 constexpr std::size_t kFlushAboveBytes = 64 << 10;
 constexpr std::size_t kKeepInputCapacity = 64 << 10;
-
-ssize_t send_pieces(int fd, Output::Pieces& pieces) {
-  constexpr int kFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
-  if (pieces.count == 1) return ::send(fd, pieces.parts[0].iov_base, pieces.parts[0].iov_len, kFlags);
-  msghdr message{};
-  message.msg_iov = pieces.parts.data();
-  message.msg_iovlen = pieces.count;
-  return ::sendmsg(fd, &message, kFlags);
-}
+// A TLS handshake takes so long at most. Until its end a connection counts for maxclients as any other.
+constexpr std::int64_t kHandshakeMs = 10'000;
 
 }  // namespace
 
-Session::Session(IoThread& io, int socket, bool servers_only)
-    : io_(&io), socket_(socket), servers_only_(servers_only) {
-  fd = socket;
+Session::Session(IoThread& io, const Arrival& arrival)
+    : io_(&io),
+      socket_(arrival.socket),
+      tls_(arrival.tls == nullptr ? nullptr : arrival.tls->serve(arrival.socket)),
+      admission_(arrival.admission) {
+  fd = socket_;
   thread = io.index();
   authenticated = !io.services().settings.has_password();
   parser_authenticated_ = authenticated;
@@ -49,7 +46,7 @@ Session::~Session() {
 }
 
 void Session::on_events(std::uint32_t events) {
-  if ((events & EPOLLOUT) != 0 && !output_.empty()) flush();
+  if ((events & EPOLLOUT) != 0 && (!output_.empty() || has_unsent())) flush();
   if (closed()) return;
   if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) readable_ = true;
   if ((events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) peer_ended_ = true;
@@ -98,7 +95,7 @@ void Session::read_more(std::size_t wanted) {
 
 // One read. 0 if there is nothing now, negative if the connection is gone (and closed).
 ssize_t Session::receive(char* data, std::size_t room) {
-  const ssize_t size = ::recv(socket_, data, room, 0);
+  const ssize_t size = tls_ == nullptr ? ::recv(socket_, data, room, 0) : tls_->receive(data, room);
   if (size < 0 && (errno == EAGAIN || errno == EINTR)) {
     readable_ = errno == EINTR;
     return 0;
@@ -110,15 +107,35 @@ ssize_t Session::receive(char* data, std::size_t room) {
     return 0;
   }
   if (size <= 0) {
-    close(size == 0 ? "closed by the client" : "read error");
+    close_broken(size == 0 ? "closed by the client" : "read error");
     return -1;
   }
-  readable_ = static_cast<std::size_t>(size) == room || peer_ended_;
+  readable_ = static_cast<std::size_t>(size) == room || peer_ended_ || (tls_ != nullptr && tls_->has_more());
   if (readable_) io_->read_again(*this);
   ThreadStats::add(io_->stats().input_bytes, static_cast<std::uint64_t>(size));
   ThreadStats::add(io_->stats().read_calls, 1);
   last_active_ms.store(io_->steady_ms(), std::memory_order_relaxed);
   return size;
+}
+
+// One write, of all pieces at most.
+ssize_t Session::send_pieces(Output::Pieces& pieces) {
+  if (tls_ != nullptr) return tls_->send(pieces.parts.data(), pieces.count);
+  constexpr int kFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
+  if (pieces.count == 1) return ::send(socket_, pieces.parts[0].iov_base, pieces.parts[0].iov_len, kFlags);
+  msghdr message{};
+  message.msg_iov = pieces.parts.data();
+  message.msg_iovlen = pieces.count;
+  return ::sendmsg(socket_, &message, kFlags);
+}
+
+// Closes a connection that cannot go on. If its handshake had begun, an operator may want to know; who only
+// looks whether the port is open has said nothing.
+void Session::close_broken(std::string_view why) {
+  if (tls_ != nullptr && !tls_->established() && tls_->heard()) {
+    io_->services().tls->note_failed_handshake(address, tls_->error().empty() ? why : tls_->error());
+  }
+  close(tls_ == nullptr || tls_->error().empty() ? why : std::string_view(tls_->error()));
 }
 
 void Session::resume() {
@@ -190,7 +207,7 @@ std::size_t Session::evaluate(std::string_view bytes) {
 
 // Evaluates the request or sends it on. False if it must wait: it is taken again later.
 bool Session::take_request(resp::Writer& writer) {
-  if (servers_only_ && refuse_ordinary_client(writer)) return true;
+  if (admission_ != Admission::everyone && refuse_ordinary_client(writer)) return true;
   writer.set_protocol(protocol);
   const Outcome outcome = dispatch(io_->services(), *this, parser_.args(), writer, io_->now_ms());
   if (outcome.postponed) {
@@ -289,11 +306,14 @@ bool Session::drops_reply() {
   return drops;
 }
 
-// This connection is above maxclients, and was let in because it might be another server of the site.
+// This connection was let in because it might be another server of the site, or to be told why not by TLS.
 bool Session::refuse_ordinary_client(resp::Writer& writer) {
-  if (equals_ignoring_case(parser_.args()[0], "isthmus")) return false;
+  const auto& args = parser_.args();
+  if (args.size() > 1 && equals_ignoring_case(args[0], "isthmus") && equals_ignoring_case(args[1], "hello")) {
+    return false;
+  }
   io_->services().stats.rejected_connections.fetch_add(1, std::memory_order_relaxed);
-  writer.error("ERR max number of clients reached");
+  writer.error(refusal(admission_));
   close_after_reply = true;
   after_reply(0);
   return true;
@@ -301,7 +321,7 @@ bool Session::refuse_ordinary_client(resp::Writer& writer) {
 
 void Session::after_reply(backend::Seq gate) {
   if (peer != nullptr && std::exchange(counts_as_client_, false)) {
-    servers_only_ = false;
+    admission_ = Admission::everyone;
     io_->clients().exempt();
   }
   if (authenticated != parser_authenticated_) {
@@ -330,15 +350,15 @@ void Session::flush() {
   const backend::Seq committed = io_->services().journal.committed();
   for (;;) {
     output_.gather(committed, pieces);
-    if (pieces.count == 0) break;
-    const ssize_t sent = send_pieces(socket_, pieces);
+    if (pieces.count == 0 && !has_unsent()) break;
+    const ssize_t sent = send_pieces(pieces);
     if (sent < 0) {
       if (errno == EINTR) continue;
       if (errno == EAGAIN) {
         show_output();
         return;
       }
-      close("write error");
+      close_broken("write error");
       return;
     }
     ThreadStats::add(io_->stats().output_bytes, static_cast<std::uint64_t>(sent));
@@ -360,7 +380,7 @@ void Session::show_output() {
 
 bool Session::can_move() const {
   if (in_dirty || in_suspended || in_gated || in_unread || in_parked || closed() || closing_) return false;
-  return output_.empty() && !awaits_forwarded && peer == nullptr;
+  return !has_output() && peer == nullptr;
 }
 
 void Session::move_to(IoThread& io) {
@@ -421,6 +441,10 @@ void Session::check_limits() {
     close("output buffer limit");
     return;
   }
+  if (tls_ != nullptr && !tls_->established() && io_->steady_ms() - created_ms > kHandshakeMs) {
+    close_broken("the TLS handshake took too long");
+    return;
+  }
   const std::int64_t timeout_s = services.settings.timeout_s.load(std::memory_order_relaxed);
   const bool exempt =
       in_subscribed_mode() || monitors.load(std::memory_order_relaxed) || peer != nullptr || awaits_forwarded;
@@ -444,6 +468,7 @@ void Session::close(std::string_view why) {
     pending_.reset();
     awaits_forwarded = false;
   }
+  if (tls_ != nullptr) tls_->finish();
   ::close(socket_);
   socket_ = -1;
   output_.clear();

@@ -11,19 +11,21 @@
 #include "resp/request_parser.hpp"
 #include "resp/writer.hpp"
 #include "src/command/client.hpp"
+#include "src/net/admission.hpp"
 #include "src/net/output.hpp"
 #include "src/net/pending_replies.hpp"
 #include "src/site/forward_queue.hpp"
+#include "src/tls/connection.hpp"
 
 namespace isthmus {
 
 class IoThread;
+struct Arrival;
 
 /// Lives on one I/O thread. Owns its socket.
 class Session final : public Client {
  public:
-  /// With `servers_only` it is one too many for a client: only another server of the site may use it.
-  Session(IoThread& io, int socket, bool servers_only = false);
+  Session(IoThread& io, const Arrival& arrival);
   ~Session() override;
 
   /// The socket has something for us, or room.
@@ -52,7 +54,7 @@ class Session final : public Client {
   bool can_move() const;
   /// Belongs to that thread from now on.
   void move_to(IoThread& io);
-  bool has_output() const { return !output_.empty() || awaits_forwarded; }
+  bool has_output() const { return !output_.empty() || has_unsent() || awaits_forwarded; }
 
   bool subscribe(ChannelKind kind, std::string_view channel) override;
   bool unsubscribe(ChannelKind kind, std::string_view channel) override;
@@ -64,6 +66,10 @@ class Session final : public Client {
   void read();
   void read_more(std::size_t wanted);
   ssize_t receive(char* data, std::size_t room);
+  ssize_t send_pieces(Output::Pieces& pieces);
+  /// Encrypted bytes wait for the socket.
+  bool has_unsent() const { return tls_ != nullptr && tls_->has_unsent(); }
+  void close_broken(std::string_view why);
   void process();
   std::size_t evaluate(std::string_view bytes);
   bool must_wait();
@@ -80,7 +86,8 @@ class Session final : public Client {
   void show_output();
 
   IoThread* io_;
-  int socket_;  // -1 once it is closed
+  int socket_;                          // -1 once it is closed
+  std::unique_ptr<TlsConnection> tls_;  // null on a connection without TLS
   resp::RequestParser parser_;
   std::string input_;  // a request that is not whole yet, or must wait
   Output output_;
@@ -88,7 +95,7 @@ class Session final : public Client {
   bool peer_ended_ = false;  // it will send no more: read until its end
   bool closing_ = false;     // nothing more is read; closed when the output is out
   bool parser_authenticated_ = false;
-  bool servers_only_ = false;
+  Admission admission_ = Admission::everyone;
   bool counts_as_client_ = true;
   std::unique_ptr<PendingReplies> pending_;  // made with the first forwarded command
   std::int64_t over_soft_limit_since_ms_ = 0;

@@ -47,16 +47,30 @@ void set_options(int socket) {
   ::setsockopt(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &kVanishedMs, sizeof kVanishedMs);
 }
 
-// A socket that connects to "host:port" or "[host]:port"; -1 if that cannot even begin.
-int begin_connect(const std::string& address) {
-  const std::size_t colon = address.rfind(':');
-  if (colon == std::string::npos) return -1;
-  std::string host = address.substr(0, colon);
+struct Address {
+  bool tls = false;
+  std::string host, port;
+};
+
+// Reads "host:port" or "[host]:port", perhaps behind kTlsScheme.
+Address read_address(std::string_view text) {
+  Address address;
+  address.tls = text.starts_with(kTlsScheme);
+  if (address.tls) text.remove_prefix(kTlsScheme.size());
+  const std::size_t colon = std::min(text.rfind(':'), text.size());
+  std::string_view host = text.substr(0, colon);
   if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
+  address.host = host;
+  address.port = text.substr(std::min(colon + 1, text.size()));
+  return address;
+}
+
+// A socket that connects there; -1 if that cannot even begin.
+int begin_connect(const Address& address) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
-  if (::getaddrinfo(host.c_str(), address.c_str() + colon + 1, &hints, &found) != 0) return -1;
+  if (::getaddrinfo(address.host.c_str(), address.port.c_str(), &hints, &found) != 0) return -1;
   const int socket = ::socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   const bool begun =
       socket >= 0 && (::connect(socket, found->ai_addr, found->ai_addrlen) == 0 || errno == EINPROGRESS);
@@ -71,8 +85,11 @@ int begin_connect(const std::string& address) {
 
 }  // namespace
 
-Forwarder::Forwarder(Site& site, const std::atomic<std::int64_t>& commit_timeout_ms)
-    : site_(site), commit_timeout_ms_(commit_timeout_ms), queue_(site.server(), steady_clock_ms()) {
+Forwarder::Forwarder(Site& site, const std::atomic<std::int64_t>& commit_timeout_ms, TlsContexts* tls)
+    : site_(site),
+      tls_contexts_(tls),
+      commit_timeout_ms_(commit_timeout_ms),
+      queue_(site.server(), steady_clock_ms()) {
   wake_fd_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
 }
@@ -165,11 +182,11 @@ void Forwarder::look_after_connection() {
   }
   const std::int64_t now = now_ms();
   if (socket_ >= 0) {
-    if (drop || !wanted || (connecting_ && address != address_)) {
+    if (drop || !wanted || ((connecting_ || securing_) && address != address_)) {
       failures_ = 0;
       next_attempt_ms_ = 0;  // somebody else may be reached at once
       close(wanted ? "another server is the writer" : "this server is the writer");
-    } else if ((connecting_ || greeting) && now - opened_ms_ > kHandshakeMs) {
+    } else if ((connecting_ || securing_ || greeting) && now - opened_ms_ > kHandshakeMs) {
       close("no answer to the handshake");
     }
   }
@@ -184,7 +201,7 @@ void Forwarder::open() {
   opened_ms_ = now;
   next_attempt_ms_ = now + kRetryMs[std::min<std::size_t>(static_cast<std::size_t>(failures_), 2)];
   ++failures_;
-  socket_ = begin_connect(address_);
+  socket_ = begin_connect(read_address(address_));
   connecting_ = socket_ >= 0;
 }
 
@@ -197,6 +214,42 @@ void Forwarder::finish_connecting() {
     return;
   }
   connecting_ = false;
+  const Address address = read_address(address_);
+  if (!address.tls) {
+    greet();
+    return;
+  }
+  std::string why = "it is reached by TLS, and this server has none of the options for it";
+  if (tls_contexts_ != nullptr) tls_ = tls_contexts_->connect(socket_, address.host, why);
+  if (tls_ == nullptr) {
+    complain(why);
+    close(why);
+    return;
+  }
+  securing_ = true;
+  secure();
+}
+
+// Goes on with the handshake of TLS; then that of the servers follows.
+void Forwarder::secure() {
+  if (tls_->shake_hands() == 1) {
+    securing_ = false;
+    greet();
+  } else if (errno != EAGAIN) {
+    const std::string why = tls_->error().empty() ? "closed by the writer" : tls_->error();
+    complain(why);
+    close(why);
+  }
+}
+
+// Once for each cause: it is tried again several times a second.
+void Forwarder::complain(std::string_view cause) {
+  const std::string complaint = address_ + " " + std::string(cause);
+  if (std::exchange(complaint_, complaint) == complaint) return;
+  log_warning("No TLS connection to the writer of the site", {{"writer", address_}, {"cause", cause}});
+}
+
+void Forwarder::greet() {
   reader_ = resp::ReplyReader(answer_limits());
   const std::string secret = site_.log().secret();
   handle([&](ForwardQueue& queue) { queue.connected(address_, secret); });
@@ -207,9 +260,11 @@ void Forwarder::close(std::string_view why) {
   if (ready_.load() && !stopping_.load()) {
     log_info("The connection to the writer ended", {{"writer", address_}, {"why", why}});
   }
+  if (tls_ != nullptr) tls_->finish();
+  tls_.reset();
   ::close(socket_);
   socket_ = -1;
-  connecting_ = false;
+  connecting_ = securing_ = false;
   outgoing_.clear();
   sent_ = 0;
   handle([&](ForwardQueue& queue) { queue.lost(now_ms()); });
@@ -218,9 +273,17 @@ void Forwarder::close(std::string_view why) {
 void Forwarder::read() {
   std::array<char, 64 * 1024> buffer;
   for (;;) {
-    const ssize_t size = ::recv(socket_, buffer.data(), buffer.size(), 0);
+    const ssize_t size = tls_ == nullptr ? ::recv(socket_, buffer.data(), buffer.size(), 0)
+                                         : tls_->receive(buffer.data(), buffer.size());
     if (size < 0 && errno == EINTR) continue;
     if (size < 0 && errno == EAGAIN) return;
+    if (size < 0 && tls_ != nullptr && !tls_->error().empty()) {
+      // In TLS 1.3 the writer's verdict on our certificate comes after the handshake.
+      const std::string why = tls_->error();
+      complain(why);
+      close(why);
+      return;
+    }
     if (size <= 0) {
       close(size == 0 ? "closed by the writer" : "read error");
       return;
@@ -249,9 +312,10 @@ void Forwarder::read() {
     }
     if (ready_.load() && failures_ != 0) {
       failures_ = 0;
+      complaint_.clear();
       log_info("Connected to the writer of the site", {{"writer", address_}});
     }
-    if (static_cast<std::size_t>(size) < buffer.size()) return;
+    if (static_cast<std::size_t>(size) < buffer.size() && !(tls_ != nullptr && tls_->has_more())) return;
   }
 }
 
@@ -262,9 +326,11 @@ void Forwarder::write() {
       outgoing_ = queue_.take_output();
       sent_ = 0;
     }
-    if (outgoing_.empty()) return;
-    const ssize_t size =
-        ::send(socket_, outgoing_.data() + sent_, outgoing_.size() - sent_, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (outgoing_.empty() && (tls_ == nullptr || !tls_->has_unsent())) return;
+    const iovec rest{outgoing_.data() + sent_, outgoing_.size() - sent_};
+    const ssize_t size = tls_ == nullptr
+                             ? ::send(socket_, rest.iov_base, rest.iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
+                             : tls_->send(&rest, 1);
     if (size < 0 && errno == EINTR) continue;
     if (size < 0 && errno == EAGAIN) return;
     if (size < 0) {
@@ -275,19 +341,20 @@ void Forwarder::write() {
   }
 }
 
+short Forwarder::wanted_events() const {
+  if (connecting_) return POLLOUT;
+  const bool writes = sent_ < outgoing_.size() || (tls_ != nullptr && tls_->has_unsent());
+  return writes ? POLLIN | POLLOUT : POLLIN;
+}
+
 // Until there is something to do; then does it.
 void Forwarder::wait() {
-  if (socket_ >= 0 && !connecting_) write();
+  if (socket_ >= 0 && !connecting_ && !securing_) write();
   std::array<pollfd, 2> files{};
   files[0] = {wake_fd_, POLLIN, 0};
   nfds_t count = 1;
   if (socket_ >= 0) {
-    const bool writes = connecting_ || sent_ < outgoing_.size();
-    files[count++] = {socket_,
-                      static_cast<short>(connecting_ ? POLLOUT
-                                         : writes    ? POLLIN | POLLOUT
-                                                     : POLLIN),
-                      0};
+    files[count++] = {socket_, wanted_events(), 0};
   }
   ::poll(files.data(), count, kTickMs);
   if (files[0].revents != 0) {
@@ -298,6 +365,8 @@ void Forwarder::wait() {
   if (socket_ < 0 || count < 2) return;
   if (connecting_) {
     if (files[1].revents != 0) finish_connecting();
+  } else if (securing_) {
+    if (files[1].revents != 0) secure();
   } else if ((files[1].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
     read();
   }

@@ -13,15 +13,17 @@
 #include "src/site/forward_queue.hpp"
 #include "src/site/requesters.hpp"
 #include "src/site/site.hpp"
+#include "src/tls/contexts.hpp"
 
 namespace isthmus {
 
 /// Sends commands to the writer and hands their answers out (ForwardQueue has the rules). The connection is
-/// there while another server is the writer; whatever breaks it, it is made again. Thread-safe.
+/// there while another server is the writer; whatever breaks it, it is made again. It speaks TLS if the
+/// writer's address begins with kTlsScheme. Thread-safe.
 class Forwarder {
  public:
-  /// `site` and `commit_timeout_ms` outlive it.
-  Forwarder(Site& site, const std::atomic<std::int64_t>& commit_timeout_ms);
+  /// All of them outlive it; `tls` may be null.
+  Forwarder(Site& site, const std::atomic<std::int64_t>& commit_timeout_ms, TlsContexts* tls);
   ~Forwarder();
   Forwarder(const Forwarder&) = delete;
   Forwarder& operator=(const Forwarder&) = delete;
@@ -61,12 +63,17 @@ class Forwarder {
   void look_after_connection();
   void open();
   void finish_connecting();
+  void secure();
+  void greet();
+  void complain(std::string_view cause);
   void close(std::string_view why);
   void read();
   void write();
+  short wanted_events() const;
   void wait();
 
   Site& site_;
+  TlsContexts* tls_contexts_;
   const std::atomic<std::int64_t>& commit_timeout_ms_;
   Requesters requesters_;
   std::function<void()> wake_waiting_;
@@ -80,7 +87,10 @@ class Forwarder {
   // The thread's own.
   int socket_ = -1;
   bool connecting_ = false;
-  std::string address_;  // to which it connects
+  std::unique_ptr<TlsConnection> tls_;  // null on a connection without TLS
+  bool securing_ = false;               // its handshake is under way
+  std::string complaint_;               // what was said last of connections that cannot be secured
+  std::string address_;                 // to which it connects
   std::int64_t next_attempt_ms_ = 0, opened_ms_ = 0;
   int failures_ = 0;
   std::string outgoing_;

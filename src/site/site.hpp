@@ -27,6 +27,9 @@ enum class Role : std::uint8_t {
 
 std::string_view role_name(Role role);
 
+/// Before the address of a server that takes forwarded commands by TLS.
+inline constexpr std::string_view kTlsScheme = "tls://";
+
 /// What the parts of a server with a shared log tell each other. Made before them and outlives them.
 /// Thread-safe.
 class Site {

@@ -26,11 +26,12 @@ MAY_USE = {
     "backend": set(),
     "src/observe": set(),
     "src/config": {"src/observe"},
+    "src/tls": {"src/observe", "src/config"},
     "src/keyspace": {"backend", "src/observe"},
     "src/pubsub": {"resp", "src/keyspace", "src/observe"},
-    "src/site": {"resp", "backend", "src/keyspace", "src/pubsub", "src/observe", "src/config"},
-    "src/command": {"resp", "backend", "src/keyspace", "src/pubsub", "src/site", "src/observe", "src/config"},
-    "src/net": {"resp", "backend", "src/keyspace", "src/pubsub", "src/site", "src/command", "src/observe", "src/config"},
+    "src/site": {"resp", "backend", "src/keyspace", "src/pubsub", "src/observe", "src/tls", "src/config"},
+    "src/command": {"resp", "backend", "src/keyspace", "src/pubsub", "src/site", "src/observe", "src/tls", "src/config"},
+    "src/net": {"resp", "backend", "src/keyspace", "src/pubsub", "src/site", "src/command", "src/observe", "src/tls", "src/config"},
     "src/top": None,
 }
 
@@ -39,6 +40,7 @@ ONLY_IN = {
     "sqlite3.h": ("backend/", "tests/"),
     "libpq-fe.h": ("backend/", "tests/"),
     "CLI/": ("src/config",),
+    "openssl/": ("src/tls/", "tests/"),
     "spdlog/": ("src/observe/",),
     "hiredis/": ("tests/", "compat/"),
     "gtest/": ("tests/",),
