@@ -200,7 +200,11 @@ int note_tls_verdict(int accepted, x509_store_ctx_st* chain) {
   const X509* refused = X509_STORE_CTX_get_current_cert(chain);
   std::string& verdict = TlsSocketBio::owner(SSL_get_rbio(ssl)).verdict_;
   verdict = X509_verify_cert_error_string(X509_STORE_CTX_get_error(chain));
-  if (refused != nullptr) verdict += " (" + subject_of(*refused) + ")";
+  if (refused == nullptr) return accepted;
+  verdict += " (" + subject_of(*refused);
+  const X509* shown = X509_STORE_CTX_get0_cert(chain);
+  if (shown != nullptr && shown != refused) verdict += ", of " + subject_of(*shown);
+  verdict += ")";
   return accepted;
 }
 
