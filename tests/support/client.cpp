@@ -64,8 +64,14 @@ Client::Client(int port, int protocol, int receive_buffer_bytes) : protocol_(pro
     ::close(fd_);
     throw std::system_error(error, std::generic_category(), "connect");
   }
+  begin();
+}
+
+Client::Client(Connected connected, int protocol) : fd_(connected.socket), protocol_(protocol) { begin(); }
+
+void Client::begin() {
   ::fcntl(fd_, F_SETFL, ::fcntl(fd_, F_GETFL) | O_NONBLOCK);
-  if (protocol == 3) {
+  if (protocol_ == 3) {
     const auto hello = call({"HELLO", "3"});
     if (hello.type != Value::Type::map) throw std::runtime_error("HELLO 3 was answered " + to_text(hello));
   }

@@ -54,6 +54,11 @@ class Client {
   /// Connects; with protocol 3 it says HELLO 3. `receive_buffer_bytes` bounds what the kernel takes for a
   /// client that does not read (0: as the system has it).
   explicit Client(int port, int protocol = 2, int receive_buffer_bytes = 0);
+  /// Takes over a socket that is connected.
+  struct Connected {
+    int socket;
+  };
+  explicit Client(Connected connected, int protocol = 2);
   ~Client();
   Client(Client&& other) noexcept;
   Client& operator=(Client&& other) noexcept;
@@ -97,6 +102,7 @@ class Client {
 
  private:
   using Deadline = std::chrono::steady_clock::time_point;
+  void begin();
   // MONITOR shows a whole command in one line.
   static constexpr resp::ReplyLimits kLimits{.max_line = std::size_t{64} << 20};
   std::optional<Value> take();

@@ -266,6 +266,26 @@ void PostgresCluster::configure(const Settings& settings) {
 
 void PostgresCluster::reload() { run("pg_ctl", {"-D", data().string(), "reload"}, folder_ / "pg_ctl.log"); }
 
+void PostgresCluster::require_tls(const std::string& cert_file, const std::string& key_file) {
+  const auto take = [&](const std::string& from, const char* name) {
+    const fs::path to = data() / name;
+    fs::copy_file(from, to, fs::copy_options::overwrite_existing);
+    fs::permissions(to, fs::perms::owner_read | fs::perms::owner_write);
+    const passwd* user = ::geteuid() == 0 ? postgres_user() : nullptr;
+    if (user != nullptr && ::chown(to.c_str(), user->pw_uid, user->pw_gid) != 0) {
+      throw std::system_error(errno, std::generic_category(), to);
+    }
+  };
+  take(cert_file, "server.crt");
+  take(key_file, "server.key");
+  configure({{"ssl", "on"}});
+  std::ofstream rules(data() / "pg_hba.conf", std::ios::trunc);
+  rules << "local all all trust\nhostssl all all 127.0.0.1/32 trust\nhostssl replication all 127.0.0.1/32 "
+           "trust\n";
+  rules.flush();
+  if (!rules) throw std::runtime_error("cannot write pg_hba.conf");
+}
+
 int PostgresCluster::postmaster_pid() const {
   std::ifstream file(data() / "postmaster.pid");
   int pid = 0;

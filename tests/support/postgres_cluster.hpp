@@ -43,6 +43,8 @@ class PostgresCluster {
   /// Adds lines to postgresql.conf: the last of a name counts. They need `reload` or a restart.
   void configure(const Settings& settings);
   void reload();
+  /// From the next start on it listens with this certificate, and lets nobody in over TCP without TLS.
+  void require_tls(const std::string& cert_file, const std::string& key_file);
   bool running() const;
 
   /// A connection URI for `database` over TCP.

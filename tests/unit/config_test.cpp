@@ -258,7 +258,7 @@ TEST_F(ConfigTest, ReadsTheWholeFileFormat) {
 TEST_F(ConfigTest, NamesTheSourceOfABadValue) {
   EXPECT_THAT(refused({"--port", "70000"}),
               HasSubstr("--port: '70000' is neither a whole number from 0 to 65535 nor off"));
-  EXPECT_THAT(refused({"--config", write_file("c", "\nport = x\n")}), HasSubstr("c:2: port: 'x' is not"));
+  EXPECT_THAT(refused({"--config", write_file("c", "\nport = x\n")}), HasSubstr("c:2: port: 'x' is neither"));
   environment_ = {{"ISTHMUS_LOG_LEVEL", "loud"}};
   EXPECT_THAT(refused({}), HasSubstr("ISTHMUS_LOG_LEVEL: 'loud' is none of"));
 }
