@@ -75,8 +75,7 @@ export const documentationChecks = {
     for (const set of valueSets) {
       const config = render(set.file).find((d) => d.data?.["isthmus.conf"]).data["isthmus.conf"];
       for (const [, name] of config.matchAll(/^([a-z-]+) =/gm)) {
-        // For servers that have TLS, and protected mode with it.
-        assert.ok(known.has(name) || name.startsWith("tls-") || name === "protected-mode", `${set.name}: the server has no option ${name}`);
+        assert.ok(known.has(name), `${set.name}: the server has no option ${name}`);
       }
     }
   },

@@ -162,15 +162,32 @@ export const manifestChecks = {
     const text = settings(documents);
     assert.match(text, /^tls-port = 6380$/m);
     assert.match(text, /^tls-auth-clients = "no"$/m);
+    assert.match(text, /^tls-replication = "no"$/m);
     assert.doesNotMatch(text, /tls-ca-cert-file/);
+    assert.equal(environment(documents).ISTHMUS_ADVERTISE.value, "$(POD_IP):6379");
+  },
+
+  "TLS: forwarding by it, beside the plain port"() {
+    const documents = render({ postgresql, tls: { enabled: true, replication: true, existingSecret: "cert" } });
+    assert.match(settings(documents), /^port = 6379$/m);
+    assert.match(settings(documents), /^tls-replication = "yes"$/m);
+    assert.match(settings(documents), /^tls-ca-cert-file = /m);
+    assert.equal(environment(documents).ISTHMUS_ADVERTISE.value, "$(POD_IP):6380");
+  },
+
+  "without a password protected mode is off, unless the values say otherwise"() {
+    assert.match(settings(render({ auth: { enabled: false } })), /^protected-mode = "no"$/m);
+    assert.doesNotMatch(settings(render({})), /protected-mode/);
+    const chosen = settings(render({ auth: { enabled: false }, config: { "protected-mode": "yes" } }));
+    assert.deepEqual(chosen.match(/^protected-mode = .*$/gm), ['protected-mode = "yes"']);
   },
 
   "TLS only: the plain port is off everywhere"() {
     const documents = render({ postgresql, tls: { enabled: true, plainPort: false, existingSecret: "cert", authClients: "yes" } });
     none(documents, "Certificate");
     assert.match(settings(documents), /^port = "off"$/m);
-    assert.match(settings(documents), /^tls-replication = "yes"$/m);
     assert.match(settings(documents), /^tls-ca-cert-file = /m);
+    assert.match(settings(documents), /^tls-replication = "yes"$/m);
     assert.equal(environment(documents).ISTHMUS_ADVERTISE.value, "$(POD_IP):6380");
     for (const service of documents.filter((d) => d.kind === "Service")) {
       assert.ok(!service.spec.ports.some((p) => p.name === "redis"), service.metadata.name);

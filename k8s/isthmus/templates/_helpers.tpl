@@ -77,9 +77,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if or .Values.postgresql.url (and .Values.auth.enabled (not .Values.auth.existingSecret.name)) -}}true{{- end -}}
 {{- end -}}
 
-{{/* The port by which servers forward to one another. */}}
-{{- define "isthmus.advertisedPort" -}}
+{{/* The port for clients: without TLS if there is one. */}}
+{{- define "isthmus.clientPort" -}}
 {{- if include "isthmus.hasPlainPort" . -}}{{ .Values.port }}{{- else -}}{{ .Values.tls.port }}{{- end -}}
+{{- end -}}
+
+{{/* How servers forward to one another, and the port for it. */}}
+{{- define "isthmus.forwardsByTls" -}}
+{{- if and .Values.tls.enabled (include "isthmus.usesPostgresql" .) (or .Values.tls.replication (not .Values.tls.plainPort)) -}}true{{- end -}}
+{{- end -}}
+{{- define "isthmus.advertisedPort" -}}
+{{- if include "isthmus.forwardsByTls" . -}}{{ .Values.tls.port }}{{- else -}}{{ .Values.port }}{{- end -}}
 {{- end -}}
 
 {{- define "isthmus.authSecretName" -}}

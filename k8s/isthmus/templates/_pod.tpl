@@ -143,27 +143,23 @@ site = {{ . | quote }}
 {{- end }}
 {{- if .Values.auth.enabled }}
 requirepass-file = "/etc/isthmus/auth/password"
-{{- else }}
-# Without a password clients of other machines are served all the same: who reaches the port is the cluster's business.
+{{- else if not (hasKey .Values.config "protected-mode") }}
+# Without a password: otherwise only this pod itself would be served.
 protected-mode = "no"
 {{- end }}
 {{- if .Values.tls.enabled }}
 tls-port = {{ .Values.tls.port }}
 tls-cert-file = "/etc/isthmus/tls/tls.crt"
 tls-key-file = "/etc/isthmus/tls/tls.key"
-{{- $onlyTls := and (include "isthmus.usesPostgresql" .) (not (include "isthmus.hasPlainPort" .)) }}
-{{- if or $onlyTls (ne (include "isthmus.tlsAuthClients" .) "no") }}
+{{- if or (include "isthmus.forwardsByTls" .) (ne (include "isthmus.tlsAuthClients" .) "no") }}
 tls-ca-cert-file = "/etc/isthmus/tls/ca.crt"
 {{- end }}
-{{- if $onlyTls }}
-# The servers reach each other by TLS too.
-tls-replication = "yes"
-{{- end }}
 tls-auth-clients = {{ include "isthmus.tlsAuthClients" . | quote }}
+tls-replication = {{ ternary "yes" "no" (include "isthmus.forwardsByTls" . | not | not) | quote }}
 {{- end }}
 {{- range $name, $value := .Values.config }}
-{{- /* Helm reads numbers as floating point, which it would write as 1e+06. */}}
-{{ $name }} = {{ if kindIs "string" $value }}{{ $value | quote }}{{ else }}{{ int64 $value }}{{ end }}
+{{- /* Helm reads numbers as floating point, which it would write as 1e+06, and a bare yes or no as true or false. */}}
+{{ $name }} = {{ if kindIs "string" $value }}{{ $value | quote }}{{ else if kindIs "bool" $value }}{{ ternary "yes" "no" $value | quote }}{{ else }}{{ int64 $value }}{{ end }}
 {{- end }}
 {{- end -}}
 
