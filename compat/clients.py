@@ -23,6 +23,7 @@ import threading
 
 import servers
 from checks import Checks
+from certificates import Certificates
 from pair import Pair
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -41,8 +42,8 @@ RESP2, BOTH = (2,), (2, 3)
 class Program:
     """A row of the table: its name, the command line without ports and protocol, the protocols that it speaks."""
 
-    def __init__(self, name, command, protocols, environment=(), places=PLACES):
-        self.name, self.command, self.protocols, self.places = name, command, protocols, places
+    def __init__(self, name, command, protocols, environment=(), places=PLACES, tls=False):
+        self.name, self.command, self.protocols, self.places, self.tls = name, command, protocols, places, tls
         self.environment = dict(environment)
 
     def run(self, near, far, protocol, checks, place):
@@ -91,12 +92,26 @@ def node(script, *arguments):
     return ["node", f"{script}.mjs", *arguments]
 
 
+class TlsServer(servers.Server):
+    """A server without a plain port: `port` is that for TLS, and clients must show a certificate."""
+
+    def __init__(self, program, certificates, **options):
+        self.certificates = certificates
+        super().__init__(program, **options)
+
+    def _arguments(self):
+        args = super()._arguments()
+        at = args.index("--port") + 1
+        return args[:at] + ["off", "--tls-port"] + args[at:] + self.certificates.server_options()
+
+
 def programs():
     listed = []
     for title, script, package in (("ioredis", "ioredis", "ioredis"), ("ioredis", "ioredis", "ioredis-5"), ("node-redis", "node_redis", "redis"),
                                    ("node-redis", "node_redis", "redis-5")):
         protocols = RESP2 if package == "ioredis-5" else BOTH
         listed.append(Program(f"{title} {npm(package)}", node(script), protocols, {"COMPAT_PACKAGE": package}))
+    listed.append(Program(f"ioredis {npm('ioredis')} over TLS, with a client certificate", node("ioredis"), BOTH, places=PLACES[:1], tls=True))
     listed += [Program(f"redis-py {debian('python3-redis')}", ["/usr/bin/python3", "redis_py.py"], RESP2),
                Program(f"hiredis {debian('libhiredis-dev')}", [str(BUILD / "hiredis_client")], RESP2)]
     go_redis = f"go-redis {debian('golang-gopkg-redis.v5-dev')}"
@@ -174,14 +189,19 @@ def run_all(server, chosen, checks):
     results = {(program.name, protocol, place): None for program in chosen for place in program.places
                for protocol in program.protocols}
     kept = ["--appendonly", "yes", "--appendfsync", "always"] if server == "redis" else []
+    plain = [program for program in chosen if not program.tls]
     with servers.Server(server, "sqlite:", password=PASSWORD, options=kept) as alone:
-        run_at(PLACES[0], alone, alone, chosen, checks, results)
+        run_at(PLACES[0], alone, alone, plain, checks, results)
     if server == "redis":
-        return results
+        return {key: result for key, result in results.items() if key[0] in {program.name for program in plain}}
+    with Certificates() as certificates, TlsServer(server, certificates, backend="sqlite:", password=PASSWORD) as alone:
+        os.environ["COMPAT_TLS"] = certificates.folder
+        run_at(PLACES[0], alone, alone, [program for program in chosen if program.tls], checks, results)
+        del os.environ["COMPAT_TLS"]
     pair = Pair(server, PASSWORD)
     try:
         if checks.check("the sites are linked", pair.is_linked(), pair.servers[0].log_tail() + pair.servers[1].log_tail()):
-            run_at(PLACES[1], *pair.servers, chosen, checks, results)
+            run_at(PLACES[1], *pair.servers, plain, checks, results)
     finally:
         pair.stop()
     return results

@@ -1,8 +1,13 @@
-// ioredis: the current major, or with the environment's COMPAT_PACKAGE the one before.
+// ioredis: the current major, or with the environment's COMPAT_PACKAGE the one before. COMPAT_TLS is a folder with ca.crt, and with
+// client.crt and client.key to show: then the port is one for TLS.
+import fs from 'node:fs';
 import { database, main, protocol } from './harness.mjs';
 import { scenario } from './scenario.mjs';
 
 const { Redis } = await import(process.env.COMPAT_PACKAGE ?? 'ioredis');
+const folder = process.env.COMPAT_TLS;
+const file = (name) => fs.readFileSync(`${folder}/${name}`);
+const tls = folder && { ca: file('ca.crt'), cert: file('client.crt'), key: file('client.key') };
 const quiet = () => undefined; // errors of a connection that is made again are no errors of the program
 
 const words = {
@@ -12,7 +17,7 @@ const words = {
 
 const adapter = {
   async connect(port, { password, name }) {
-    const options = { port, host: '127.0.0.1', db: database, password, connectionName: name, lazyConnect: true, protocol,
+    const options = { port, host: '127.0.0.1', db: database, password, connectionName: name, lazyConnect: true, protocol, ...(tls && { tls }),
       retryStrategy: (times) => (times > 200 ? null : 50), maxRetriesPerRequest: null };
     const redis = new Redis(options);
     let refused;
