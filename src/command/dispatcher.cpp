@@ -284,9 +284,10 @@ void take_out_expired(Services& services, const Command& command, std::span<cons
   if (!services.keyspace.linked() && !services.journal.available()) return;
   ShardSet set;
   add_shards(command, args, set);
+  const std::int64_t news_since = now_ms - services.config.message_max_age_ms;
   for (std::size_t i = set._Find_first(); i < kShards; i = set._Find_next(i)) {
     if (services.keyspace.shards()[i].next_deadline.load(std::memory_order_relaxed) > now_ms) continue;
-    while (Evaluation(services, now_ms).expire_due(i, kExpiredAtOnce)) {
+    while (Evaluation(services, now_ms).expire_due(i, kExpiredAtOnce, news_since)) {
     }
     services.journal.commit_soon();
   }
