@@ -17,9 +17,9 @@ namespace isthmus::backend {
 using Vector = std::map<OriginId, Seq>;
 
 /// The types of a key in the checkpoint. `none` is a deleted key that is still remembered.
-enum class StoredType : std::uint8_t { none, string, hash };
+enum class StoredType : std::uint8_t { none, string, hash, set };
 
-/// A key of the checkpoint without its hash fields.
+/// A key of the checkpoint without its fields.
 struct StoredKey {
   std::uint8_t db = 0;
   std::string key;
@@ -45,7 +45,7 @@ struct StoredKey {
   bool replace_fields = false;
 };
 
-/// One field of a hash in the checkpoint.
+/// One field of a hash, or one member of a set, in the checkpoint.
 struct StoredField {
   std::uint8_t db = 0;
   std::string key;
@@ -53,7 +53,7 @@ struct StoredField {
   std::string value;
   Version version = 0;
   SiteId site = 0;
-  std::string totals;    ///< as that of a key
+  std::string totals;    ///< as that of a key; of a member added by several sites "site=version …"
   bool deleted = false;  ///< a tombstone that is still remembered
   bool forget = false;   ///< write: delete this field from the checkpoint
 };

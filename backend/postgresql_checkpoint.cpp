@@ -20,7 +20,7 @@ constexpr int kFlushRows = 2000;
 constexpr int kCoverMarginSeconds = 60;
 
 /// In the order of StoredType.
-constexpr std::array<std::string_view, 3> kTypeNames = {"none", "string", "hash"};
+constexpr std::array<std::string_view, 4> kTypeNames = {"none", "string", "hash", "set"};
 
 std::int64_t signed_number(std::uint64_t number) { return static_cast<std::int64_t>(number); }
 
@@ -79,7 +79,7 @@ struct FieldArrays {
     version.add(signed_number(stored.version));
     site.add(stored.site);
     deleted.add(std::int64_t{stored.deleted});
-    const bool counted = !stored.deleted && !stored.totals.empty();
+    const bool counted = !stored.totals.empty();
     if (stored.deleted || (counted && stored.value.empty())) {
       value.add_null();
     } else {

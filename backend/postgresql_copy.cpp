@@ -28,7 +28,7 @@ struct Parts {
 };
 
 /// In the order of RowKind.
-constexpr std::array<Parts, 17> kParts = {{
+constexpr std::array<Parts, 21> kParts = {{
     {true, false, true},    // set
     {true, false, true},    // update
     {true, true, true},     // hset
@@ -39,6 +39,10 @@ constexpr std::array<Parts, 17> kParts = {{
     {true, false, false},   // incr
     {true, true, false},    // hincr
     {true, false, false},   // htype
+    {true, true, false},    // sadd
+    {true, true, false},    // screate
+    {true, true, false},    // srem
+    {true, false, false},   // stype
     {false, false, false},  // flush
     {true, false, true},    // publish
     {true, false, true},    // spublish
@@ -126,8 +130,9 @@ void append_copy_row(std::string& out, const Row& row) {
   cursor.number<std::uint32_t>(1);
   cursor.number<std::uint8_t>(row.copied ? 1 : 0);
   const bool counts = is_count(row.kind);
-  cursor.int8_or_null(counts, row.count.base_version);
-  cursor.int8_or_null(counts, static_cast<std::uint64_t>(row.count.base_site));
+  const bool has_base = counts || row.count.base_version != 0;
+  cursor.int8_or_null(has_base, row.count.base_version);
+  cursor.int8_or_null(has_base, static_cast<std::uint64_t>(row.count.base_site));
   cursor.int8_or_null(counts, static_cast<std::uint64_t>(row.count.counter));
   cursor.int8_or_null(counts || is_packed(row), static_cast<std::uint64_t>(row.count.total));
   cursor.bytes_or_null(parts.value, row.value);

@@ -61,6 +61,7 @@ Seq seq_of(const Vector& vector, OriginId origin) {
 StoredType stored_type(std::string_view name) {
   if (name == "string") return StoredType::string;
   if (name == "hash") return StoredType::hash;
+  if (name == "set") return StoredType::set;
   if (name == "none") return StoredType::none;
   throw_newer("type of a key", name);
 }

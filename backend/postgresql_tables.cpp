@@ -17,8 +17,8 @@ namespace {
 constexpr const char* kTables = R"sql(
 CREATE SCHEMA isthmus;
 COMMENT ON SCHEMA isthmus IS
-'Isthmus: a Redis server on this database. Read isthmus.current; write with isthmus.set, hset, del, hdel, expire and
-publish, also from triggers. For an application''s role: GRANT USAGE ON SCHEMA isthmus TO app; GRANT EXECUTE ON ALL
+'Isthmus: a Redis server on this database. Read isthmus.current; write with isthmus.set, hset, del, hdel, sadd, srem, expire
+and publish, also from triggers. For an application''s role: GRANT USAGE ON SCHEMA isthmus TO app; GRANT EXECUTE ON ALL
 FUNCTIONS IN SCHEMA isthmus TO app; GRANT SELECT ON isthmus.current TO app;';
 
 CREATE TABLE isthmus.schema_version (version bigint NOT NULL, since timestamptz NOT NULL DEFAULT now());
@@ -86,7 +86,7 @@ CREATE TABLE isthmus.entry (
 ) WITH (@checkpoint_storage@);
 CREATE UNIQUE INDEX entry_key ON isthmus.entry (db, (@key@));
 COMMENT ON TABLE isthmus.entry IS 'The checkpoint: one row a key, with the value of a string. See isthmus.current';
-COMMENT ON COLUMN isthmus.entry.type IS 'string hash; none: a deleted key that must still be remembered';
+COMMENT ON COLUMN isthmus.entry.type IS 'string hash set; none: a deleted key that must still be remembered';
 COMMENT ON COLUMN isthmus.entry.cut_version IS 'With cut_site: what is older was deleted';
 COMMENT ON COLUMN isthmus.entry.expire_at IS 'Deadline in milliseconds since 1970; NULL: none';
 COMMENT ON COLUMN isthmus.entry.expire_version IS 'With expire_site: when the deadline was written';
@@ -102,7 +102,7 @@ CREATE TABLE isthmus.field (
   value    bytea
 ) WITH (@checkpoint_storage@);
 CREATE UNIQUE INDEX field_key ON isthmus.field (db, (@key@), (@field@));
-COMMENT ON TABLE isthmus.field IS 'The checkpoint: the fields of the hashes. See isthmus.current';
+COMMENT ON TABLE isthmus.field IS 'The checkpoint: the fields of the hashes and the members of the sets. See isthmus.current';
 COMMENT ON COLUMN isthmus.field.deleted IS 'A deleted field that must still be remembered';
 
 CREATE TABLE isthmus.progress (
@@ -118,13 +118,13 @@ COMMENT ON COLUMN isthmus.progress.cut IS 'Up to this seq rows may have been cut
 CREATE TABLE isthmus.inbox (
   id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   at         timestamptz NOT NULL DEFAULT clock_timestamp(),
-  op         text NOT NULL CHECK (op IN ('set', 'hset', 'del', 'hdel', 'expire', 'publish')),
+  op         text NOT NULL CHECK (op IN ('set', 'hset', 'del', 'hdel', 'sadd', 'srem', 'expire', 'publish')),
   db         smallint NOT NULL DEFAULT 0 CHECK (db BETWEEN 0 AND 15),
   key        bytea NOT NULL,
   field      bytea,
   value      bytea,
   expire_at  bigint,
-  CHECK (field IS NOT NULL OR op NOT IN ('hset', 'hdel')),
+  CHECK (field IS NOT NULL OR op NOT IN ('hset', 'hdel', 'sadd', 'srem')),
   CHECK (value IS NOT NULL OR op NOT IN ('set', 'hset', 'publish'))
 ) WITH (@small_storage@);
 COMMENT ON TABLE isthmus.inbox IS
@@ -168,30 +168,28 @@ INSERT INTO isthmus.site (id, secret)
 INSERT INTO isthmus.lease (id, server, address) VALUES (0, 0, '');
 )sql";
 
-// What version 2 says of columns that it added, to new databases and to those of version 1.
-constexpr const char* kCommentsOfVersion2 = R"sql(
-COMMENT ON COLUMN isthmus.log.kind IS
-'set update hset hcreate hdel del expire incr hincr htype flush publish spublish lease frontier reach subscribers';
-COMMENT ON COLUMN isthmus.log.copied IS
-'Taken over from another site''s database by a server, and not brought by that site''s stream';
-COMMENT ON COLUMN isthmus.log.base_version IS
-'Of incr and hincr, with base_site: what was counted on; value is what it was then. base_site 0: nothing was there';
-COMMENT ON COLUMN isthmus.log.counter IS 'Of incr and hincr: the lease under which it was counted';
-COMMENT ON COLUMN isthmus.entry.totals IS
-'Of a string that sites count on, to be added to value: lease=total@version,site,base_version,base_site of each lease';
-COMMENT ON COLUMN isthmus.field.totals IS 'As that of entry';
-COMMENT ON COLUMN isthmus.progress.site IS 'Whose origin it is; 0 or NULL: not known, or one of copied rows, which may be of several sites';
-COMMENT ON COLUMN isthmus.site.name IS 'What people call this site; NULL if nobody has named it';
-)sql";
-
-// Likewise of version 3.
-constexpr const char* kCommentsOfVersion3 = R"sql(
+// What versions 2 and 3 say of columns, to new databases and to older ones.
+constexpr const char* kComments = R"sql(
 COMMENT ON COLUMN isthmus.log.key IS
 'Of a message: the channel; of several in one row: theirs, one behind the other. Of a lease: where its holder listens';
 COMMENT ON COLUMN isthmus.log.field IS
 'Of several messages in one row: the lengths of channel and payload of each. isthmus.messages takes them apart';
+COMMENT ON COLUMN isthmus.log.kind IS
+'set update hset hcreate hdel del expire incr hincr htype sadd screate srem stype flush publish spublish lease frontier reach subscribers';
+COMMENT ON COLUMN isthmus.log.copied IS
+'Taken over from another site''s database by a server, and not brought by that site''s stream';
+COMMENT ON COLUMN isthmus.log.base_version IS
+'Of incr and hincr, with base_site: what was counted on; value is what it was then. base_site 0: nothing was there. Of srem: the
+add that is taken back; NULL: those of its own site until then';
+COMMENT ON COLUMN isthmus.log.counter IS 'Of incr and hincr: the lease under which it was counted';
 COMMENT ON COLUMN isthmus.log.total IS
 'Of incr and hincr: what that lease has added to the base so far. Of several messages in one row: how many; seq is the last one''s';
+COMMENT ON COLUMN isthmus.entry.totals IS
+'Of a string that sites count on, to be added to value: lease=total@version,site,base_version,base_site of each lease';
+COMMENT ON COLUMN isthmus.field.totals IS
+'As that of entry. Of a member that several sites have added: site=version of each, with a minus if that add was taken back';
+COMMENT ON COLUMN isthmus.progress.site IS 'Whose origin it is; 0 or NULL: not known, or one of copied rows, which may be of several sites';
+COMMENT ON COLUMN isthmus.site.name IS 'What people call this site; NULL if nobody has named it';
 )sql";
 
 constexpr const char* kTablesOfVersion2 = R"sql(
@@ -256,6 +254,16 @@ UPDATE isthmus.progress SET site = (SELECT id FROM isthmus.site);
 // Goes when the view isthmus.current has been replaced, which named it.
 constexpr const char* kGoneSinceVersion3 = "ALTER TABLE isthmus.log DROP COLUMN position";
 
+// The names are those that PostgreSQL gives to the constraints of kTables.
+constexpr const char* kFromVersion2 = R"sql(
+ALTER TABLE isthmus.inbox DROP CONSTRAINT inbox_op_check, DROP CONSTRAINT inbox_check;
+ALTER TABLE isthmus.inbox
+  ADD CONSTRAINT inbox_op_check CHECK (op IN ('set', 'hset', 'del', 'hdel', 'sadd', 'srem', 'expire', 'publish')),
+  ADD CONSTRAINT inbox_check CHECK (field IS NOT NULL OR op NOT IN ('hset', 'hdel', 'sadd', 'srem'));
+COMMENT ON TABLE isthmus.field IS 'The checkpoint: the fields of the hashes and the members of the sets. See isthmus.current';
+COMMENT ON COLUMN isthmus.entry.type IS 'string hash set; none: a deleted key that must still be remembered';
+)sql";
+
 // One may be left of a schema that somebody has dropped. It is never dropped and made anew: a slot that has
 // seen it fails for ever then.
 // What a site has copied from another one stays there, its own rows too: they would arrive as if they had
@@ -301,7 +309,8 @@ constexpr const char* kSmallStorage =
 // fact with the highest stamp wins; then a look at all winners of the key tells which of them show. Counters:
 // the totals of a base are added to it if it is the winner. Those that began with nothing are added up
 // (`risen`), each as long as nothing is newer than what its site had seen; a site that found nothing and
-// remembered nothing has the highest site in its stamp (MERGE.md, "Counters").
+// remembered nothing has the highest site in its stamp (MERGE.md, "Counters"). Of a set's member each site
+// has a register of its own (`dot`), and the member is there if any of them says so (MERGE.md, "Sets").
 constexpr const char* kCurrentView = R"sql(
 CREATE OR REPLACE VIEW isthmus.current AS
 WITH
@@ -330,15 +339,16 @@ WITH
       WHERE e.type = 'string' AND (e.version, e.site) >= (e.cut_version, e.cut_site)
         AND ARRAY[e.version, e.site] >= coalesce(f.stamp, '{0,0}') AND t.key IS NULL
     UNION ALL
-    SELECT h.db, h.key, 'hash', h.field,
-           CASE WHEN h.totals IS NULL THEN h.value ELSE isthmus.counted(h.value, h.totals) END, h.version, h.site,
+    SELECT h.db, h.key, coalesce(nullif(e.type, 'string'), 'hash'), h.field,
+           CASE WHEN e.type = 'set' THEN NULL WHEN h.totals IS NULL THEN h.value
+                ELSE isthmus.counted(h.value, h.totals) END, h.version, h.site,
            CASE WHEN (e.expire_version, e.expire_site) >= (e.cut_version, e.cut_site)
                  AND ARRAY[e.expire_version, e.expire_site] >= coalesce(f.stamp, '{0,0}')
                 THEN e.expire_at END
       FROM isthmus.field h LEFT JOIN isthmus.entry e ON e.db = h.db AND e.key = h.key
         LEFT JOIN flushed f ON f.db = h.db LEFT JOIN touched t ON t.db = h.db AND t.key = h.key
       WHERE NOT h.deleted AND (h.version, h.site) >= (coalesce(e.cut_version, 0), coalesce(e.cut_site, 0))
-        AND (coalesce(e.type, 'hash') = 'hash' OR (h.version, h.site) > (e.version, e.site))
+        AND (coalesce(e.type, 'hash') IN ('hash', 'set') OR (h.version, h.site) > (e.version, e.site))
         AND ARRAY[h.version, h.site] >= coalesce(f.stamp, '{0,0}') AND t.key IS NULL
   ),
   counts AS (
@@ -351,6 +361,21 @@ WITH
     SELECT db, key, CASE kind WHEN 'incr' THEN 'string' ELSE 'field' END, field, nullif(value, ''), counter, total, version,
            ARRAY[base_version, CASE base_site WHEN 0 THEN 9223372036854775807 ELSE base_site END]
       FROM tail WHERE kind IN ('incr', 'hincr')
+  ),
+  dot AS (
+    SELECT f.db, f.key, f.field, coalesce(d.version, f.version) AS version, coalesce(d.site, f.site) AS site,
+           coalesce(d.removed, f.deleted) AS removed
+      FROM touched t JOIN isthmus.entry e ON e.db = t.db AND e.key = t.key AND e.type = 'set'
+        JOIN isthmus.field f ON f.db = t.db AND f.key = t.key LEFT JOIN isthmus.dots_of(f.totals) AS d ON true
+    UNION ALL
+    SELECT db, key, field, coalesce(base_version, version), CASE WHEN base_version IS NULL THEN site ELSE base_site END,
+           kind = 'srem'
+      FROM tail WHERE kind IN ('sadd', 'screate', 'srem')
+  ),
+  member AS (
+    SELECT db, key, field, max(ARRAY[version, site]) AS stamp
+    FROM (SELECT DISTINCT ON (db, key, field, site) * FROM dot ORDER BY db, key, field, site, version DESC, removed DESC) newest
+    WHERE NOT removed GROUP BY db, key, field
   ),
   fact AS (
     SELECT db, key, type AS what, NULL::bytea AS field, value, NULL::bigint AS expire_at,
@@ -365,15 +390,20 @@ WITH
     SELECT db, key, 'deadline', NULL, NULL, expire_at, ARRAY[expire_version, expire_site]
       FROM touched JOIN isthmus.entry USING (db, key)
     UNION ALL
-    SELECT db, key, 'field', field, CASE WHEN NOT deleted THEN value END, NULL, ARRAY[version, site]
-      FROM touched JOIN isthmus.field USING (db, key) WHERE NOT (totals IS NOT NULL AND value IS NULL)
+    SELECT t.db, t.key, 'field', f.field, CASE WHEN NOT f.deleted THEN f.value END, NULL, ARRAY[f.version, f.site]
+      FROM touched t JOIN isthmus.field f ON f.db = t.db AND f.key = t.key
+        LEFT JOIN isthmus.entry e ON e.db = t.db AND e.key = t.key
+      WHERE e.type IS DISTINCT FROM 'set' AND NOT (f.totals IS NOT NULL AND f.value IS NULL)
+    UNION ALL
+    SELECT db, key, 'set', NULL, NULL, NULL, ARRAY[version, site] FROM dot
     UNION ALL
     SELECT db, key, 'string', NULL, coalesce(value, ''), NULL, stamp FROM tail WHERE kind IN ('set', 'update')
     UNION ALL
     SELECT db, key, 'field', field, CASE WHEN kind <> 'hdel' THEN coalesce(value, '') END, NULL, stamp
       FROM tail WHERE kind IN ('hset', 'hcreate', 'hdel')
     UNION ALL
-    SELECT db, key, 'hash', NULL, NULL, NULL, stamp FROM tail WHERE kind = 'htype'
+    SELECT db, key, CASE kind WHEN 'htype' THEN 'hash' ELSE 'set' END, NULL, NULL, NULL, stamp
+      FROM tail WHERE kind IN ('htype', 'stype')
     UNION ALL
     SELECT db, key, what, field, base, NULL, stamp FROM counts WHERE base IS NOT NULL
     UNION ALL
@@ -382,14 +412,14 @@ WITH
     SELECT db, key, 'cut', NULL, NULL, NULL, stamp FROM tail WHERE kind IN ('set', 'del')
     UNION ALL
     SELECT db, key, 'deadline', NULL, NULL, CASE WHEN kind IN ('set', 'expire') THEN expire_at END, stamp
-      FROM tail WHERE kind IN ('set', 'expire', 'hcreate') OR (kind = 'del' AND NOT copied)
+      FROM tail WHERE kind IN ('set', 'expire', 'hcreate', 'screate') OR (kind = 'del' AND NOT copied)
   ),
   winner AS (
     SELECT DISTINCT ON (db, key, what, field) * FROM fact ORDER BY db, key, what, field, stamp DESC
   ),
   bounds AS (
     SELECT db, key, max(stamp) FILTER (WHERE what = 'cut') AS cut, max(stamp) FILTER (WHERE what = 'string') AS string_stamp,
-           max(stamp) FILTER (WHERE what IN ('hash', 'field')) AS hash_stamp,
+           max(stamp) FILTER (WHERE what IN ('hash', 'field')) AS hash_stamp, max(stamp) FILTER (WHERE what = 'set') AS set_stamp,
            max(stamp) FILTER (WHERE what = 'deadline') AS deadline_stamp,
            max(expire_at) FILTER (WHERE what = 'deadline') AS expire_at
     FROM winner GROUP BY db, key
@@ -406,7 +436,7 @@ WITH
                     OVER (PARTITION BY db, key, what, field) AS last_write FROM counts WHERE base IS NULL) n
       LEFT JOIN bounds b ON b.db = n.db AND b.key = n.key LEFT JOIN flushed f ON f.db = n.db
       LEFT JOIN winner w ON w.db = n.db AND w.key = n.key AND w.what = 'field' AND w.field = n.field
-    WHERE n.stamp >= coalesce(greatest(n.last_write, b.cut, b.string_stamp, f.stamp,
+    WHERE n.stamp >= coalesce(greatest(n.last_write, b.cut, b.string_stamp, b.set_stamp, f.stamp,
                                        CASE n.what WHEN 'string' THEN b.hash_stamp ELSE w.stamp END), '{0,0}')
     ORDER BY n.db, n.key, n.what, n.field, n.counter, n.at DESC
   ),
@@ -427,13 +457,18 @@ WITH
       LEFT JOIN risen h ON h.db = w.db AND h.key = w.key AND h.what = 'field' AND h.field = w.field
     WHERE w.what IN ('string', 'field') AND w.value IS NOT NULL AND s.total IS NULL AND h.total IS NULL
       AND w.stamp >= coalesce(greatest(b.cut, f.stamp), '{0,0}')
-      AND w.stamp > coalesce(CASE w.what WHEN 'string' THEN b.hash_stamp ELSE b.string_stamp END, '{0,0}')
+      AND w.stamp > coalesce(greatest(b.set_stamp, CASE w.what WHEN 'string' THEN b.hash_stamp ELSE b.string_stamp END), '{0,0}')
+    UNION ALL
+    SELECT m.db, m.key, 'member', m.field, m.stamp, NULL
+    FROM member m JOIN bounds b ON b.db = m.db AND b.key = m.key LEFT JOIN flushed f ON f.db = m.db
+    WHERE m.stamp > coalesce(greatest(b.cut, f.stamp, b.string_stamp, b.hash_stamp), '{0,0}')
+      AND NOT EXISTS (SELECT FROM risen s WHERE s.db = m.db AND s.key = m.key AND s.what = 'string')
     UNION ALL
     SELECT db, key, what, field, stamp, isthmus.sum_of(NULL, total) FROM risen r
     WHERE what = 'string' OR NOT EXISTS (SELECT FROM risen s WHERE s.db = r.db AND s.key = r.key AND s.what = 'string')
   ),
   unsettled AS (
-    SELECT l.db, l.key, CASE l.what WHEN 'field' THEN 'hash' ELSE 'string' END AS type, l.field, l.value,
+    SELECT l.db, l.key, CASE l.what WHEN 'field' THEN 'hash' WHEN 'member' THEN 'set' ELSE 'string' END AS type, l.field, l.value,
            l.stamp[1] AS version, l.stamp[2] AS site,
            CASE WHEN b.deadline_stamp >= coalesce(greatest(b.cut, f.stamp), '{0,0}') THEN b.expire_at END AS expire_at
     FROM living l LEFT JOIN bounds b ON b.db = l.db AND b.key = l.key LEFT JOIN flushed f ON f.db = l.db
@@ -445,7 +480,7 @@ SELECT db, isthmus.readable(key) AS key, type, isthmus.readable(field) AS field,
 FROM shown
 WHERE expire_at IS NULL OR expire_at > extract(epoch FROM clock_timestamp()) * 1000;
 COMMENT ON VIEW isthmus.current IS
-'The state as of now: one row for each string and each field of a hash. The columns key, field and value are for reading,
+'The state as of now: one row for each string, each field of a hash and each member of a set. The columns key, field and value are for reading,
 and show bytes that are no text as \x...; key_bytes, field_bytes and value_bytes are exact';
 )sql";
 
@@ -468,6 +503,12 @@ CREATE OR REPLACE FUNCTION isthmus.totals_of(totals text, OUT counter bigint, OU
   FROM regexp_matches(totals, '(\d+)=(-?\d+)@(\d+),\d+,(\d+),(\d+)', 'g') AS p
 $$;
 COMMENT ON FUNCTION isthmus.totals_of(text) IS 'What leases have counted: the column totals, taken apart';
+
+CREATE OR REPLACE FUNCTION isthmus.dots_of(dots text, OUT site bigint, OUT version bigint, OUT removed boolean)
+  RETURNS SETOF record LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+  SELECT p[1]::bigint, p[2]::bigint, p[3] = '-' FROM regexp_matches(dots, '(\d+)=(\d+)(-?)', 'g') AS p
+$$;
+COMMENT ON FUNCTION isthmus.dots_of(text) IS 'Which site has added a member of a set, and when: the column totals, taken apart';
 
 CREATE OR REPLACE FUNCTION isthmus.sum_of(base bytea, total numeric) RETURNS bytea
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -527,6 +568,10 @@ constexpr SqlFunction kFunctions[] = {
     {"del", "key @type@, db integer DEFAULT 0", "key, db", "@key@, $2", "Redis's DEL of one key"},
     {"hdel", "key @type@, field @type@, db integer DEFAULT 0", "key, field, db", "@key@, @field@, $3",
      "Redis's HDEL of one field"},
+    {"sadd", "key @type@, member @type@, db integer DEFAULT 0", "key, field, db", "@key@, @member@, $3",
+     "Redis's SADD of one member"},
+    {"srem", "key @type@, member @type@, db integer DEFAULT 0", "key, field, db", "@key@, @member@, $3",
+     "Redis's SREM of one member"},
     {"expire", "key @type@, ttl interval, db integer DEFAULT 0", "key, expire_at, db",
      "@key@, isthmus.deadline(ttl), $3", "Redis's EXPIRE; with NULL for ttl its PERSIST"},
     {"publish", "channel @type@, message @type@", "key, value", "@channel@, @message@", "Redis's PUBLISH"},
@@ -560,7 +605,7 @@ std::string function_sql(const SqlFunction& function, const std::string& type) {
   std::string values = function.values;
   replace_all(parameters, "@type@", type);
   const bool is_text = type == "text";
-  for (const char* name : {"key", "field", "value", "channel", "message"}) {
+  for (const char* name : {"key", "field", "member", "value", "channel", "message"}) {
     const std::string mark = std::string("@") + name + "@";
     const std::string argument = std::string(function.name) + "." + name;
     replace_all(values, mark, is_text ? "convert_to(" + argument + ", 'UTF8')" : argument);
@@ -589,7 +634,7 @@ void fill_in(std::string& sql) {
 
 std::string postgresql_tables_sql() {
   std::string sql =
-      std::string(kTables) + kTablesOfVersion2 + kCommentsOfVersion2 + kCommentsOfVersion3 + kPublicationsSql;
+      std::string(kTables) + kTablesOfVersion2 + kComments + kPublicationsSql;
   fill_in(sql);
   replace_all(sql, "@site@", std::to_string(random_id()));
   replace_all(sql, "@key@", index_part("key"));
@@ -597,10 +642,9 @@ std::string postgresql_tables_sql() {
   return sql;
 }
 
-std::string postgresql_migration_sql(std::int64_t version) {
-  std::string sql;
-  if (version < 2) sql = std::string(kFromVersion1) + kTablesOfVersion2 + kCommentsOfVersion2;
-  sql += std::string(kCommentsOfVersion3) + kPublicationsSql;
+std::string postgresql_migration_sql(std::int64_t from_version) {
+  std::string sql = from_version == 1 ? std::string(kFromVersion1) + kTablesOfVersion2 : std::string();
+  sql.append(kFromVersion2).append(kComments).append(kPublicationsSql);
   fill_in(sql);
   return sql;
 }

@@ -9,7 +9,7 @@ namespace isthmus::backend {
 /// Tables, indexes, publication; what `\d+` and `\dt+` show of them.
 std::string postgresql_tables_sql();
 /// Brings the tables and publications of an older version to those of today, and keeps what is in them.
-std::string postgresql_migration_sql(std::int64_t version);
+std::string postgresql_migration_sql(std::int64_t from_version);
 /// What SQL clients use: the views `isthmus.current` and `isthmus.messages` and the functions that write into
 /// the inbox. May be run again over an older version of itself.
 std::string postgresql_sql_interface();

@@ -10,9 +10,10 @@ namespace isthmus::backend {
 namespace {
 
 /// In the order of RowKind.
-constexpr std::array<std::string_view, 17> kKindNames = {
-    "set",   "update", "hset",    "hcreate",  "hdel",  "del",      "expire", "incr",       "hincr",
-    "htype", "flush",  "publish", "spublish", "lease", "frontier", "reach",  "subscribers"};
+constexpr std::array<std::string_view, 21> kKindNames = {
+    "set",   "update",  "hset",     "hcreate", "hdel",     "del",   "expire",
+    "incr",  "hincr",   "htype",    "sadd",    "screate",  "srem",  "stype",
+    "flush", "publish", "spublish", "lease",   "frontier", "reach", "subscribers"};
 
 /// What a cleared batch may keep: enough for a busy group commit, small beside the keyspace.
 constexpr std::size_t kKeptBytes = 4U << 20U;
@@ -52,7 +53,7 @@ void RowBatch::append(const Row& row) {
   packed.has_deadline = row.expire_at.has_value();
   packed.copied = row.copied;
   bytes_.append(row.key).append(row.field).append(row.value);
-  if (!row.event.empty() || row.requester != 0 || is_count(row.kind)) {
+  if (!row.event.empty() || row.requester != 0 || is_count(row.kind) || row.count.base_version != 0) {
     Extra& more = extra(packed);
     more = {std::string(row.event), row.requester, row.request, std::string(row.reply), row.count};
   }

@@ -31,6 +31,11 @@ enum class RowKind : std::uint8_t {
   incr,      ///< a site counted on key's string: base and running total (Count); value is the base's value
   hincr,     ///< the same for one field of a hash
   htype,     ///< key was a hash at this version, whatever fields it has (copied rows only)
+  sadd,      ///< field is a member of a set
+  screate,   ///< the first member of a key that did not exist: as sadd, and it writes "no deadline"
+  srem,      ///< an add of a member is taken back: the one at count's base, or those of the row's own site
+             ///< until the row
+  stype,     ///< key was a set at this version, whatever members it has (copied rows only)
   flush,     ///< all keys of the database are deleted
   publish,   ///< a message: key is the channel, value the payload
   spublish,  ///< a message to a shard channel
@@ -56,7 +61,8 @@ inline bool is_message(RowKind kind) {
 std::string_view row_kind_name(RowKind kind);
 std::optional<RowKind> row_kind_from_name(std::string_view name);
 
-/// What a row of kind incr or hincr says besides its base's value (MERGE.md, "Counters").
+/// What a row of kind incr or hincr says besides its base's value (MERGE.md, "Counters"). Of kind srem only
+/// the base: the add that is taken back; 0: none is named (MERGE.md, "Sets").
 struct Count {
   /// The register that was counted on. With base_site 0 and no value: nothing was there, as of everything up
   /// to base_version. With base_site and no value: what was there was deleted or expired at that version.
@@ -90,7 +96,7 @@ struct Row {
   std::string_view reply;
   /// Taken over from another site's database by a server, and not brought by that site's stream.
   bool copied = false;
-  Count count;  ///< kinds incr and hincr
+  Count count;  ///< kinds incr, hincr and srem
 };
 
 /// Rows that commit together, with their bytes in one piece of memory. Not thread-safe.

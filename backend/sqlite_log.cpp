@@ -91,6 +91,7 @@ class SqliteLog final : public Log {
  private:
   void open_session();
   void create_if_absent();
+  void migrate();
   void check_files();
   void reopen();
   template <typename Body>
@@ -123,6 +124,7 @@ SqliteLog::SqliteLog(std::string path, SqliteOptions options)
       lock_(path_ + "-lock") {
   create_if_absent();
   try {
+    migrate();
     open_session();
     site_ = session_->read_site();
   } catch (const SqliteError& error) {
@@ -139,6 +141,15 @@ void SqliteLog::create_if_absent() {
   if (check_header(path_)) return;
   check_no_leftovers(path_);
   create_database(path_, options_.clock());
+}
+
+// All of it or nothing, and into the database itself: an older server looks at nothing but its header.
+void SqliteLog::migrate() {
+  const Connection connection(path_, Connection::Mode::existing);
+  if (connection.query_integer("PRAGMA user_version") >= std::int64_t{kSchemaVersion}) return;
+  connection.execute("BEGIN IMMEDIATE; " + migration_sql() + "INSERT INTO schema_version VALUES (" +
+                     std::to_string(kSchemaVersion) + ", " + std::to_string(options_.clock()) +
+                     "); COMMIT; PRAGMA wal_checkpoint(TRUNCATE)");
 }
 
 void SqliteLog::open_session() {
@@ -229,8 +240,9 @@ void SqliteLog::give_up(const SqliteError& error) {
 }
 
 void SqliteLog::check_row(const Row& row) const {
-  if (is_count(row.kind) || row.kind == RowKind::htype || row.kind == RowKind::frontier ||
-      row.kind == RowKind::reach || row.kind == RowKind::subscribers || row.copied) {
+  if (is_count(row.kind) || row.kind == RowKind::htype || row.kind == RowKind::stype ||
+      row.kind == RowKind::frontier || row.kind == RowKind::reach || row.kind == RowKind::subscribers ||
+      row.copied) {
     refuse(AppendError::Kind::rejected, "a row of linked sites does not belong into an embedded log");
   }
   if (row.key.size() + row.field.size() + row.value.size() > options_.max_row_bytes) {

@@ -11,7 +11,7 @@ namespace isthmus::backend {
 namespace {
 
 /// In the order of StoredType.
-constexpr std::array<std::string_view, 3> kTypeNames = {"none", "string", "hash"};
+constexpr std::array<std::string_view, 4> kTypeNames = {"none", "string", "hash", "set"};
 
 using Stamp = std::pair<Version, SiteId>;
 
@@ -182,6 +182,9 @@ RowParts parts_of(RowKind kind) {
     case RowKind::hcreate:
       return {true, true, true};
     case RowKind::hdel:
+    case RowKind::sadd:
+    case RowKind::screate:
+    case RowKind::srem:
       return {true, true, false};
     case RowKind::del:
     case RowKind::expire:
@@ -191,6 +194,7 @@ RowParts parts_of(RowKind kind) {
     case RowKind::incr:  // from here on never in an embedded log
     case RowKind::hincr:
     case RowKind::htype:
+    case RowKind::stype:
     case RowKind::frontier:
     case RowKind::reach:
     case RowKind::subscribers:

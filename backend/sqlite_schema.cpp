@@ -17,10 +17,10 @@ CREATE TABLE log (            -- everything that happened and is not yet in the 
   seq        INTEGER NOT NULL,  -- 1, 2, 3 ... within its origin
   version    INTEGER NOT NULL,  -- milliseconds since 1970, times 65536, plus a counter; the highest one wins
   db         INTEGER NOT NULL,
-  kind       TEXT NOT NULL,     -- set update hset hcreate hdel del expire flush publish spublish lease
+  kind       TEXT NOT NULL,     -- set update hset hcreate hdel sadd screate srem del expire flush publish spublish lease
   group_end  INTEGER NOT NULL,  -- 1: the last row of one command or one EXEC
   key        BLOB,              -- of a message: the channel
-  field      BLOB,              -- of a hash
+  field      BLOB,              -- of a hash; of a set: the member
   expire_at  INTEGER,           -- deadline: milliseconds since 1970; NULL: none
   sent_at    INTEGER,           -- of a message
   value      BLOB
@@ -29,7 +29,7 @@ CREATE TABLE log (            -- everything that happened and is not yet in the 
 CREATE TABLE entry (          -- the checkpoint: one row a key, with the value of a string
   db              INTEGER NOT NULL,
   key             BLOB NOT NULL,
-  type            TEXT NOT NULL,     -- string hash; none: a deleted key that must still be remembered
+  type            TEXT NOT NULL,     -- string hash set; none: a deleted key that must still be remembered
   version         INTEGER NOT NULL,
   site            INTEGER NOT NULL,
   cut_version     INTEGER NOT NULL,  -- what is older than this was deleted
@@ -41,7 +41,7 @@ CREATE TABLE entry (          -- the checkpoint: one row a key, with the value o
   PRIMARY KEY (db, key)
 ) WITHOUT ROWID;
 
-CREATE TABLE field (          -- the checkpoint: the fields of the hashes
+CREATE TABLE field (          -- the checkpoint: the fields of the hashes and the members of the sets
   db       INTEGER NOT NULL,
   key      BLOB NOT NULL,
   field    BLOB NOT NULL,
@@ -83,7 +83,8 @@ WITH
   flushed AS (SELECT db, version, site, max(stamp) AS stamp FROM tail WHERE kind = 'flush' GROUP BY db),
   touched AS (
     SELECT DISTINCT db, key FROM tail
-    WHERE kind IN ('set', 'update', 'hset', 'hcreate', 'hdel', 'del', 'expire') AND key IS NOT NULL
+    WHERE kind IN ('set', 'update', 'hset', 'hcreate', 'hdel', 'sadd', 'screate', 'srem', 'del', 'expire')
+      AND key IS NOT NULL
   ),
   settled AS (
     SELECT e.db, e.key, 'string' AS type, NULL AS field, e.value, e.version, e.site,
@@ -95,7 +96,7 @@ WITH
         AND (e.version, e.site) >= (ifnull(f.version, 0), ifnull(f.site, 0))
         AND t.key IS NULL
     UNION ALL
-    SELECT h.db, h.key, 'hash', h.field, h.value, h.version, h.site,
+    SELECT h.db, h.key, iif(e.type = 'set', 'set', 'hash'), h.field, iif(e.type = 'set', NULL, h.value), h.version, h.site,
            iif((e.expire_version, e.expire_site) >= (e.cut_version, e.cut_site)
                AND (e.expire_version, e.expire_site) >= (ifnull(f.version, 0), ifnull(f.site, 0)), expire_at, NULL)
       FROM field h LEFT JOIN entry e ON e.db = h.db AND e.key = h.key LEFT JOIN flushed f ON f.db = h.db
@@ -117,9 +118,9 @@ WITH
            printf('%016x%016x', expire_version, expire_site)
       FROM touched JOIN entry USING (db, key)
     UNION ALL
-    SELECT db, key, 'field', field, iif(deleted, NULL, value), NULL, version, site,
-           printf('%016x%016x', version, site)
-      FROM touched JOIN field USING (db, key)
+    SELECT h.db, h.key, iif(e.type = 'set', 'member', 'field'), h.field, iif(h.deleted, NULL, h.value), NULL, h.version, h.site,
+           printf('%016x%016x', h.version, h.site)
+      FROM touched t JOIN field h ON h.db = t.db AND h.key = t.key LEFT JOIN entry e ON e.db = t.db AND e.key = t.key
     UNION ALL
     SELECT db, key, 'string', NULL, ifnull(value, x''), NULL, version, site, stamp
       FROM tail WHERE kind IN ('set', 'update')
@@ -127,11 +128,14 @@ WITH
     SELECT db, key, 'field', field, iif(kind = 'hdel', NULL, ifnull(value, x'')), NULL, version, site, stamp
       FROM tail WHERE kind IN ('hset', 'hcreate', 'hdel')
     UNION ALL
+    SELECT db, key, 'member', field, iif(kind = 'srem', NULL, x''), NULL, version, site, stamp
+      FROM tail WHERE kind IN ('sadd', 'screate', 'srem')
+    UNION ALL
     SELECT db, key, 'cut', NULL, NULL, NULL, version, site, stamp
       FROM tail WHERE kind IN ('set', 'del')
     UNION ALL
     SELECT db, key, 'deadline', NULL, NULL, iif(kind IN ('set', 'expire'), expire_at, NULL), version, site, stamp
-      FROM tail WHERE kind IN ('set', 'del', 'expire', 'hcreate')
+      FROM tail WHERE kind IN ('set', 'del', 'expire', 'hcreate', 'screate')
   ),
   winner AS (
     SELECT db, key, what, field, value, expire_at, version, site, max(stamp) AS stamp
@@ -142,16 +146,19 @@ WITH
            ifnull(max(stamp) FILTER (WHERE what = 'cut') OVER same_key, '') AS cut,
            ifnull(max(stamp) FILTER (WHERE what = 'string') OVER same_key, '') AS string_stamp,
            ifnull(max(stamp) FILTER (WHERE what IN ('hash', 'field')) OVER same_key, '') AS hash_stamp,
+           ifnull(max(stamp) FILTER (WHERE what IN ('set', 'member')) OVER same_key, '') AS set_stamp,
            max(stamp) FILTER (WHERE what = 'deadline') OVER same_key AS deadline_stamp,
            max(expire_at) FILTER (WHERE what = 'deadline') OVER same_key AS expire_at
     FROM winner WINDOW same_key AS (PARTITION BY db, key)
   ),
   unsettled AS (
-    SELECT j.db, j.key, iif(what = 'field', 'hash', 'string') AS type, j.field, j.value, j.version, j.site,
+    SELECT j.db, j.key, CASE what WHEN 'field' THEN 'hash' WHEN 'member' THEN 'set' ELSE 'string' END AS type, j.field,
+           iif(what = 'member', NULL, j.value) AS value, j.version, j.site,
            iif(deadline_stamp >= max(cut, ifnull(f.stamp, '')), expire_at, NULL) AS expire_at
     FROM judged j LEFT JOIN flushed f ON f.db = j.db
-    WHERE what IN ('string', 'field') AND value IS NOT NULL AND j.stamp >= max(cut, ifnull(f.stamp, ''))
-      AND j.stamp > iif(what = 'string', hash_stamp, string_stamp)
+    WHERE what IN ('string', 'field', 'member') AND j.value IS NOT NULL AND j.stamp >= max(cut, ifnull(f.stamp, ''))
+      AND j.stamp > CASE what WHEN 'string' THEN max(hash_stamp, set_stamp) WHEN 'field' THEN max(string_stamp, set_stamp)
+                              ELSE max(string_stamp, hash_stamp) END
   ),
   shown AS (SELECT * FROM settled UNION ALL SELECT * FROM unsettled)
 SELECT db, @key@ AS key, type, @field@ AS field, @value@ AS value, expire_at, version, site
@@ -176,17 +183,26 @@ void replace_all(std::string& text, const std::string& what, const std::string& 
   }
 }
 
-}  // namespace
-
-std::string schema_sql() {
+std::string view_sql() {
   std::string view = kCurrentView;
   for (const char* column : {"key", "field", "value"}) {
     std::string mark = "@";
     mark.append(column).append("@");
     replace_all(view, mark, readable(column));
   }
-  return kTables + view + "PRAGMA application_id = " + std::to_string(kApplicationId) +
-         ";\nPRAGMA user_version = " + std::to_string(kSchemaVersion) + ";\n";
+  return view;
 }
+
+std::string version_sql() { return "PRAGMA user_version = " + std::to_string(kSchemaVersion) + ";\n"; }
+
+}  // namespace
+
+std::string schema_sql() {
+  return kTables + view_sql() + "PRAGMA application_id = " + std::to_string(kApplicationId) + ";\n" +
+         version_sql();
+}
+
+// Version 2 has sets: its tables are the same, the view shows more.
+std::string migration_sql() { return "DROP VIEW current;\n" + view_sql() + version_sql(); }
 
 }  // namespace isthmus::backend

@@ -76,6 +76,13 @@ def check_scan(server, checks):
             found = dict(zip(flat[::2], flat[1::2]))
             wrong = [i for i in range(STABLE) if found.get(f"stable:{i}".encode()) != str(i).encode()]
             checks.equal(f"HSCAN COUNT {count} misses", wrong[:5], [])
+        client.command("DEL", "t")
+        client.command("SADD", "t", *(f"stable:{i}" for i in range(STABLE)))
+        churn = Churn(other, lambda n: ("SADD", "t", f"moving:{n}"), lambda n: ("SREM", "t", f"moving:{n}"), count)
+        members = scan_all(client, ("SSCAN", "t", "@", "COUNT", count), churn)
+        if checks.check(f"SSCAN COUNT {count} ends", members is not None):
+            missed = {f"stable:{i}".encode() for i in range(STABLE)} - set(members)
+            checks.equal(f"SSCAN COUNT {count} misses", sorted(missed)[:5], [])
     client.close()
     other.close()
 
@@ -99,6 +106,14 @@ def check_random_picks(server, checks):
     checks.check("HRANDFIELD's values belong to its fields", all(f == b"f" + v for f, v in pairs))
     checks.check("HRANDFIELD repeats, and picks widely", 500 < len(set(pairs)) < 1000, len(set(pairs)))
     checks.equal("HRANDFIELD 600 of 1000", len(set(client.command("HRANDFIELD", "big", 600).plain())), 600)
+    client.command("SADD", "members", *range(1000))
+    picked = client.command("SRANDMEMBER", "members", -2000).plain()
+    checks.check("SRANDMEMBER repeats, and picks widely", len(picked) == 2000 and 500 < len(set(picked)) < 1000, len(set(picked)))
+    taken = [list(client.command("SPOP", "members", 300).plain()) for _ in range(3)] + [[client.command("SPOP", "members").value]]
+    gone = {member for some in taken for member in some}
+    checks.equal("SPOP takes different members", len(gone), 901)
+    left = set(client.command("SMEMBERS", "members").plain())
+    checks.check("SPOP leaves the others", len(left) == 99 and not left & gone, len(left))
     client.close()
 
 

@@ -138,12 +138,12 @@ class Target:
             return []
         commands = []
         for db, key in keys:
-            commands += [("SELECT", db), ("TYPE", key), ("PTTL", key), ("GET", key), ("HGETALL", key)]
+            commands += [("SELECT", db), ("TYPE", key), ("PTTL", key), ("GET", key), ("HGETALL", key), ("SMEMBERS", key)]
         replies = self.admin.pipeline(commands + [("SELECT", 0)])
         lines = []
         for i, (db, key) in enumerate(keys):
-            _, kind, left, text, fields = replies[5 * i:5 * i + 5]
-            value = normalise.simplify(fields, [("pairs", None)]) if kind.value == b"hash" else text
+            _, kind, left, text, fields, members = replies[6 * i:6 * i + 6]
+            value = normalise.value_of(kind, text, fields, members)
             lines.append(Reply("array", [Reply("integer", db), Reply("bulk", key), kind, left, value]))
         return lines
 

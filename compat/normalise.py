@@ -8,6 +8,10 @@ from resp import AGGREGATES, Reply
 # What a command's answers allow to vary on any two servers, whatever the case says. Tolerances are in the answer's unit.
 BY_COMMAND = {
     b"KEYS": [("sort", None)],
+    b"SMEMBERS": [("sort", None)],
+    b"SINTER": [("sort", None)],
+    b"SUNION": [("sort", None)],
+    b"SDIFF": [("sort", None)],
     b"TTL": [("near", "1")],
     b"PTTL": [("near", "1500")],
     b"EXPIRETIME": [("near", "1")],
@@ -64,6 +68,13 @@ def _sort(reply, _):
     if reply.kind == "map":
         return Reply(reply.kind, sorted(reply.value, key=lambda pair: pair[0].text()))
     return reply
+
+
+def value_of(kind, text, fields, members):
+    """What a key holds, of the answers to GET, HGETALL and SMEMBERS, in one order."""
+    if kind.value == b"hash":
+        return _pairs(fields, None)
+    return _sort(members, None) if kind.value == b"set" else text
 
 
 def _pairs(reply, _):

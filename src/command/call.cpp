@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "src/keyspace/dots.hpp"
+
 namespace isthmus {
 
 using backend::Row;
@@ -14,7 +16,9 @@ namespace {
 
 // Rows that make a key live: an expired key of that name is deleted first, so that nothing of it can come
 // back.
-bool revives(RowKind kind) { return kind == RowKind::set || kind == RowKind::hcreate; }
+bool revives(RowKind kind) {
+  return kind == RowKind::set || kind == RowKind::hcreate || kind == RowKind::screate;
+}
 
 }  // namespace
 
@@ -135,6 +139,27 @@ void Call::hdel(const Key& k, std::string_view field) {
   row.kind = RowKind::hdel;
   row.field = field;
   evaluation_.emit(row, k);
+}
+
+void Call::sadd(const Key& k, std::string_view member, bool creates) {
+  Row row;
+  row.kind = creates ? RowKind::screate : RowKind::sadd;
+  row.field = member;
+  if (evaluation_.emit(row, k)) notify(kEventNew, "new", k);
+}
+
+// Without peers there are no adds but the own ones, as a rule, and the row need not name one.
+void Call::srem(const Key& k, std::string_view member) {
+  Keyspace& keyspace = services.keyspace;
+  for (const Dot& dot : Dots(keyspace, *hash_find(*keyspace.find_any(k), member))) {
+    if (dot.removed) continue;
+    Row row;
+    row.kind = RowKind::srem;
+    row.field = member;
+    if (keyspace.linked() || dot.at.site != keyspace.site_id(0))
+      row.count = {.base_version = dot.at.version, .base_site = dot.at.site};
+    evaluation_.emit(row, k);
+  }
 }
 
 void Call::del(const Key& k) {

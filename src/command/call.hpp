@@ -133,13 +133,17 @@ class Call {
   /// The live key without counting a hit or a miss (for commands that write).
   const Node* find_for_write(const Key& key) { return evaluation_.find(key); }
   /// The same, but replies with WRONGTYPE and sets `failed` if the key is of another type.
-  const Node* find_string(const Key& key, bool& failed) { return typed(find(key), false, failed); }
-  const Node* find_hash(const Key& key, bool& failed) { return typed(find(key), true, failed); }
+  const Node* find_string(const Key& key, bool& failed) { return typed<&Node::is_string>(find(key), failed); }
+  const Node* find_hash(const Key& key, bool& failed) { return typed<&Node::is_hash>(find(key), failed); }
+  const Node* find_set(const Key& key, bool& failed) { return typed<&Node::is_set>(find(key), failed); }
   const Node* find_string_for_write(const Key& key, bool& failed) {
-    return typed(find_for_write(key), false, failed);
+    return typed<&Node::is_string>(find_for_write(key), failed);
   }
   const Node* find_hash_for_write(const Key& key, bool& failed) {
-    return typed(find_for_write(key), true, failed);
+    return typed<&Node::is_hash>(find_for_write(key), failed);
+  }
+  const Node* find_set_for_write(const Key& key, bool& failed) {
+    return typed<&Node::is_set>(find_for_write(key), failed);
   }
 
   // Effects. Views of nodes are invalid afterwards. A key that was not there raises its event `new` here.
@@ -155,6 +159,10 @@ class Call {
   void hset(const Key& key, std::string_view field, std::string_view value, bool creates);
   /// A field is deleted. The key goes with its last field.
   void hdel(const Key& key, std::string_view field);
+  /// A member of a set; of one that is there already, that it has been added again. `creates` as for hset.
+  void sadd(const Key& key, std::string_view member, bool creates);
+  /// A member that is there is taken out: every add of it that is known here. The key goes with its last one.
+  void srem(const Key& key, std::string_view member);
   void del(const Key& key);
   /// The key's deadline in milliseconds since the Unix epoch, or none.
   void expire(const Key& key, std::optional<std::int64_t> deadline_ms);
@@ -188,8 +196,9 @@ class Call {
   void wrong_arity();
 
  private:
-  const Node* typed(const Node* node, bool hash, bool& failed) {
-    failed = node != nullptr && node->is_hash() != hash;
+  template <bool (Node::*is_type)() const>
+  const Node* typed(const Node* node, bool& failed) {
+    failed = node != nullptr && !(node->*is_type)();
     if (!failed) return node;
     reply.error(error::kWrongType);
     return nullptr;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 
 #include "src/pubsub/pubsub.hpp"
 
@@ -12,9 +13,9 @@ namespace {
 class CommandTable {
  public:
   CommandTable() {
-    for (const auto group :
-         {string_commands(), hash_commands(), key_commands(), pubsub_commands(), transaction_commands(),
-          connection_commands(), server_commands(), forwarding_commands()}) {
+    for (const auto group : {string_commands(), hash_commands(), set_commands(), set_algebra_commands(),
+                             key_commands(), pubsub_commands(), transaction_commands(), connection_commands(),
+                             server_commands(), forwarding_commands()}) {
       for (const Command& command : group) {
         if (!command.has(kInternal)) top_.push_back(&command);
         add(command);
@@ -59,6 +60,16 @@ std::string_view lowered(std::string_view name, std::array<char, 2 * kLongestNam
 }
 
 }  // namespace
+
+std::optional<std::span<const std::string_view>> counted_keys(std::span<const std::string_view> args) {
+  if (args.size() < 3) return std::nullopt;
+  const std::string_view text = args[1];
+  std::size_t count = 0;
+  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), count);
+  if (problem != std::errc{} || end != text.data() + text.size() || text.front() == '0') return std::nullopt;
+  if (count > args.size() - 2) return std::nullopt;
+  return args.subspan(2, count);
+}
 
 const Command* find_command(std::string_view name) {
   std::array<char, 2 * kLongestName> buffer;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -45,6 +46,7 @@ enum CommandFlag : std::uint32_t {
   kWhenSubscribed = 1 << 26,  ///< allowed on a RESP2 connection with subscriptions
   kInternal = 1 << 29,        ///< between servers: COMMAND neither lists nor counts it
   kForwarded = 1 << 30,       ///< carries a command of another server's client, which is evaluated instead
+  kCountedKeys = 1U << 31,    ///< args[1] says how many keys follow (SINTERCARD)
 };
 
 /// ACL categories as COMMAND INFO lists them, beyond those that follow from the flags.
@@ -57,6 +59,7 @@ enum CommandCategory : std::uint32_t {
   kCatConnection = 1 << 5,
   kCatDangerous = 1 << 6,
   kCatAdmin = 1 << 7,  ///< without the flag (LASTSAVE, ROLE)
+  kCatSet = 1 << 8,
 };
 
 struct Command {
@@ -75,15 +78,22 @@ struct Command {
   bool has(std::uint32_t flag) const { return (flags & flag) != 0; }
 };
 
-/// The groups, each in a file of its own.
+/// The groups, each in a file of its own, or two.
 std::span<const Command> string_commands();
 std::span<const Command> hash_commands();
+std::span<const Command> set_commands();
+std::span<const Command> set_algebra_commands();
+std::span<const Command> dump_commands();
 std::span<const Command> key_commands();
 std::span<const Command> pubsub_commands();
 std::span<const Command> transaction_commands();
 std::span<const Command> connection_commands();
 std::span<const Command> server_commands();
 std::span<const Command> forwarding_commands();
+
+/// The keys of a command with kCountedKeys: the arguments behind their number. Nothing if that is no number,
+/// is below 1, or more than there are arguments.
+std::optional<std::span<const std::string_view>> counted_keys(std::span<const std::string_view> args);
 
 /// The command of that name in any letter case, or null. Containers only, not their subcommands.
 const Command* find_command(std::string_view name);

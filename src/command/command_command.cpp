@@ -52,6 +52,13 @@ void describe_key_spec(Call& call, const KeySpec& spec) {
   typed_map(call, "index", 1);
   field(call, "index", spec.begin);
   call.reply.bulk("find_keys");
+  if (spec.counted) {
+    typed_map(call, "keynum", 3);
+    field(call, "keynumidx", 0);
+    field(call, "firstkey", 1);
+    field(call, "keystep", 1);
+    return;
+  }
   typed_map(call, "range", 3);
   field(call, "lastkey", spec.last);
   field(call, "keystep", spec.step);
@@ -203,6 +210,11 @@ std::vector<std::string_view> flags_of_set(std::span<const std::string_view> arg
 std::vector<FoundKey> find_keys(const Command& command, std::span<const std::string_view> args) {
   std::vector<FoundKey> keys;
   for (const KeySpec& spec : key_specs(command)) {
+    if (spec.counted) {
+      const auto counted = counted_keys(args);
+      for (const std::string_view key : counted.value_or(args.first(0))) keys.push_back({key, spec.flags});
+      continue;
+    }
     const auto begin = static_cast<std::size_t>(spec.begin);
     const std::size_t last = spec.last < 0 ? args.size() - static_cast<std::size_t>(-spec.last)
                                            : begin + static_cast<std::size_t>(spec.last);
@@ -232,6 +244,10 @@ std::optional<std::vector<FoundKey>> keys_of_command(Call& call) {
   const auto argc = static_cast<int>(args.size());
   if (command->arity > 0 ? argc != command->arity : argc < -command->arity) {
     call.reply.error("ERR Invalid number of arguments specified for command");
+    return std::nullopt;
+  }
+  if (command->has(kCountedKeys) && !counted_keys(args)) {
+    call.reply.error("ERR Invalid arguments specified for command");
     return std::nullopt;
   }
   return find_keys(*command, args);

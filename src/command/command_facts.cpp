@@ -91,9 +91,16 @@ constexpr Fact kTips[] = {
     {"pttl", "nondeterministic_output"},
     {"randomkey", "request_policy:all_shards nondeterministic_output"},
     {"scan", "nondeterministic_output request_policy:special"},
+    {"sdiff", "nondeterministic_output_order"},
+    {"sinter", "nondeterministic_output_order"},
     {"slowlog|get", "request_policy:all_nodes nondeterministic_output"},
     {"slowlog|len", "request_policy:all_nodes response_policy:agg_sum nondeterministic_output"},
     {"slowlog|reset", "request_policy:all_nodes response_policy:all_succeeded"},
+    {"smembers", "nondeterministic_output_order"},
+    {"spop", "nondeterministic_output"},
+    {"srandmember", "nondeterministic_output"},
+    {"sscan", "nondeterministic_output"},
+    {"sunion", "nondeterministic_output_order"},
     {"time", "nondeterministic_output"},
     {"touch", "request_policy:multi_shard response_policy:agg_sum"},
     {"ttl", "nondeterministic_output"},
@@ -155,14 +162,31 @@ constexpr Fact kKeyFlags[] = {
     {"rename", "RW access delete|OW update"},
     {"renamenx", "RW access delete|OW insert"},
     {"restore", "OW update"},
+    {"sadd", "RW insert"},
+    {"scard", "RO"},
+    {"sdiff", "RO access"},
+    {"sdiffstore", "OW update|RO access"},
     {"set", "RW access update variable_flags"},
     {"setex", "OW update"},
     {"setnx", "OW insert"},
     {"setrange", "RW update"},
+    {"sinter", "RO access"},
+    {"sintercard", "RO access"},
+    {"sinterstore", "RW update|RO access"},
+    {"sismember", "RO"},
+    {"smembers", "RO access"},
+    {"smismember", "RO access"},
+    {"smove", "RW access delete|RW insert"},
+    {"spop", "RW access delete"},
     {"spublish", "not_key"},
+    {"srandmember", "RO access"},
+    {"srem", "RW delete"},
+    {"sscan", "RO access"},
     {"ssubscribe", "not_key"},
     {"strlen", "RO"},
     {"substr", "RO access"},
+    {"sunion", "RO access"},
+    {"sunionstore", "OW update|RO access"},
     {"sunsubscribe", "not_key"},
     {"touch", "RO"},
     {"ttl", "RO access"},
@@ -197,10 +221,11 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
 }
 
 bool in_category(const Command& command, std::string_view category) {
-  constexpr std::array<std::pair<std::string_view, std::uint32_t>, 8> kOfRow = {
+  constexpr std::array<std::pair<std::string_view, std::uint32_t>, 9> kOfRow = {
       {{"keyspace", kCatKeyspace},
        {"string", kCatString},
        {"hash", kCatHash},
+       {"set", kCatSet},
        {"pubsub", kCatPubsub},
        {"transaction", kCatTransaction},
        {"connection", kCatConnection},
@@ -253,7 +278,10 @@ std::vector<KeySpec> key_specs(const Command& command) {
     spec.notes = fact(kNotes, command.name);
     spec.flags = split(flags[i], ' ');
     spec.begin = command.first_key + static_cast<int>(i);
-    if (flags.size() == 1) {
+    spec.counted = command.has(kCountedKeys);
+    if (spec.counted) {
+      spec.begin = 1;
+    } else if (i + 1 == flags.size() && (flags.size() == 1 || command.last_key < 0)) {
       spec.last = command.last_key < 0 ? command.last_key : command.last_key - command.first_key;
       spec.step = command.key_step;
     }

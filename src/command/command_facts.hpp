@@ -26,13 +26,14 @@ std::vector<std::string_view> command_tips(const Command& command);
 
 /// Where keys stand in the arguments and what is done with them
 /// (https://redis.io/docs/latest/develop/reference/key-specs/). Only the kinds that our commands have: an
-/// index to begin at and a range to go on with.
+/// index to begin at and a range to go on with, or the number of keys and then the keys.
 struct KeySpec {
   std::string_view notes;               ///< empty if there are none
   std::vector<std::string_view> flags;  ///< RO, RW, OW or RM, then what is done; or not_key
   int begin = 0;                        ///< index of the first key among the arguments
   int last = 0;  ///< of the last one, behind `begin`; negative: from the end of the arguments
   int step = 1;
+  bool counted = false;  ///< at `begin` stands how many keys follow
 };
 std::vector<KeySpec> key_specs(const Command& command);
 

@@ -65,7 +65,7 @@ Evaluation::Base Evaluation::make_counted_string(const Key& key) {
   const Counter* const counter = keyspace.counter(key);
   const bool unclear =
       node != nullptr &&
-      (node->is_hash() || (counter != nullptr && counter->highest_base() > expired_at(*node)));
+      (node->has_fields() || (counter != nullptr && counter->highest_base() > expired_at(*node)));
   if (unclear) delete_remains(key);
   node = keyspace.find_any(key);
   Point deleted;

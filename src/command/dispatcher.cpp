@@ -335,6 +335,10 @@ void add_shards(const Command& command, std::span<const std::string_view> args, 
     set.set();
     return;
   }
+  if (command.has(kCountedKeys)) {
+    for (const std::string_view key : counted_keys(args).value_or(args.first(0)))
+      set.set(shard_of(hash_name(key)));
+  }
   if (!locks_keys(command)) return;
   const std::size_t last = command.last_key < 0 ? args.size() + static_cast<std::size_t>(command.last_key)
                                                 : static_cast<std::size_t>(command.last_key);
@@ -376,7 +380,8 @@ Outcome dispatch(Services& services, Client& client, std::span<const std::string
   }
   if (command->has(kInMulti) && command->name == "watch") take_out_expired(services, *command, args, now_ms);
   Evaluation evaluation(services, now_ms);
-  if (command->has(kAllShards) || (locks_keys(*command) && command->last_key != command->first_key)) {
+  if (command->has(kAllShards | kCountedKeys) ||
+      (locks_keys(*command) && command->last_key != command->first_key)) {
     ShardSet set;
     add_shards(*command, args, set);
     evaluation.lock(set);

@@ -1,22 +1,17 @@
 // Hash commands (https://redis.io/docs/latest/commands/?group=hash).
-#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <limits>
 #include <optional>
 #include <string>
 
-#include <boost/unordered/unordered_flat_set.hpp>
-
 #include "src/command/call.hpp"
 #include "src/command/random.hpp"
+#include "src/command/random_fields.hpp"
 #include "src/command/scan.hpp"
 
 namespace isthmus {
 namespace {
-
-// A negative count of HRANDFIELD may name any number of fields; Redis would go on until its memory is full.
-constexpr std::size_t kMaxRandomReplyBytes = 512 << 20;
 
 // At most what the effects of the call hold: the arguments, and the key once for each field.
 std::size_t argument_bytes(const Call& call) {
@@ -232,104 +227,13 @@ void hincrbyfloat(Call& call) {
 
 // HSCAN key cursor [MATCH pattern] [COUNT count] → the next cursor and some fields with their values. A
 // packed hash is returned whole, whatever the cursor. O(1) for each call.
-void hscan(Call& call) {
-  const auto cursor = parse_cursor(call.args[2]);
-  if (!cursor) {
-    call.reply.error(error::kInvalidCursor);
-    return;
-  }
-  BulkList found(call.reply.protocol());
-  bool failed = false;
-  const Node* node = call.find_hash(call.key(1), failed);
-  if (failed) return;
-  if (node == nullptr) {
-    reply_scan(call.reply, 0, found);
-    return;
-  }
-  const auto options = parse_scan_options(call, 3, false);
-  if (!options) return;
-  ScanBudget budget(options->count);
-  const std::function<void(const FieldView&)> visit = [&](const FieldView& field) {
-    budget.see_element();
-    if (!options->matches(field.name)) return;
-    found.add(field.name);
-    found.add(field.value);
-  };
-  std::uint64_t next = *cursor;
-  do {
-    next = hash_scan(*node, next, visit);
-    budget.see_bucket();
-  } while (next != 0 && !budget.spent());
-  reply_scan(call.reply, next, found);
-}
-
-// How HRANDFIELD writes what it has chosen: names, or names with values, which RESP3 has in pairs.
-class RandomFields {
- public:
-  RandomFields(resp::Writer& reply, bool with_values) : reply_(reply), with_values_(with_values) {}
-  void begin(std::uint64_t count) {
-    reply_.array(with_values_ && reply_.protocol() == 2 ? 2 * count : count);
-  }
-  void add(const FieldView& field) {
-    if (with_values_ && reply_.protocol() > 2) reply_.array(2);
-    reply_.bulk(field.name);
-    if (with_values_) reply_.bulk(field.value);
-  }
-
- private:
-  resp::Writer& reply_;
-  const bool with_values_;
-};
-
-// The same field may be chosen again.
-void reply_with_repetition(Call& call, const Node& node, std::uint64_t count, RandomFields& fields) {
-  constexpr std::size_t kSmallestBulkBytes = 6;  // of an empty name
-  std::string& out = call.reply.out();
-  const std::size_t begin = out.size();
-  bool too_large = count > kMaxRandomReplyBytes / kSmallestBulkBytes;
-  if (!too_large) fields.begin(count);
-  for (std::uint64_t i = 0; i < count && !too_large; ++i) {
-    fields.add(hash_random(node, random_bits));
-    too_large = out.size() - begin > kMaxRandomReplyBytes;
-  }
-  if (!too_large) return;
-  out.resize(begin);
-  call.reply.error("ERR value is out of range");
-}
-
-// `count` different fields of a hash that has at least so many.
-void reply_without_repetition(const Node& node, std::uint64_t count, RandomFields& fields) {
-  const std::uint64_t size = hash_size(node);
-  fields.begin(count);
-  // Few out of a large table: ask it at random and leave out what comes again. Else a walk over all of it
-  // costs less.
-  if (node.type == NodeType::table_hash && count < size / 3) {
-    boost::unordered_flat_set<std::string_view> chosen;
-    while (chosen.size() < count) {
-      const FieldView field = hash_random(node, random_bits);
-      if (chosen.insert(field.name).second) fields.add(field);
-    }
-    return;
-  }
-  Selection selection(size, count);
-  hash_for_each(node, false, [&](const FieldView& field) {
-    if (!selection.done() && selection.take(random_bits())) fields.add(field);
-  });
-}
+void hscan(Call& call) { scan_fields(call, &Call::find_hash, true); }
 
 void hrandfield_count(Call& call, std::int64_t count, bool with_values) {
   bool failed = false;
   const Node* node = call.find_hash(call.key(1), failed);
   if (failed) return;
-  RandomFields fields(call.reply, with_values);
-  if (node == nullptr || count == 0) {
-    call.reply.array(0);
-  } else if (count < 0) {
-    reply_with_repetition(call, *node, static_cast<std::uint64_t>(-count), fields);
-  } else {
-    const std::uint64_t size = hash_size(*node);
-    reply_without_repetition(*node, std::min(static_cast<std::uint64_t>(count), size), fields);
-  }
+  RandomFields(call, with_values).reply(node, count);
 }
 
 // HRANDFIELD key → a random field name, or null. HRANDFIELD key count [WITHVALUES] → an array of so many
@@ -351,8 +255,7 @@ void hrandfield(Call& call) {
   const auto count = call.integer(2);
   if (!count) return;
   if (*count < -kMax) {
-    call.reply.error(
-        "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807");
+    call.reply.error(error::kCountOutOfRange);
   } else if (call.argc() > 4 || (call.argc() == 4 && !call.is(3, "withvalues"))) {
     call.reply.error(error::kSyntax);
   } else if (call.argc() == 4 && (*count < -kMax / 2 || *count > kMax / 2)) {

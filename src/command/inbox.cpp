@@ -18,6 +18,8 @@ std::vector<std::string_view> command_of(const backend::InboxRow& row, std::stri
   if (row.op == "hset") return {"HSET", row.key, row.field, row.value};
   if (row.op == "del") return {"DEL", row.key};
   if (row.op == "hdel") return {"HDEL", row.key, row.field};
+  if (row.op == "sadd") return {"SADD", row.key, row.field};
+  if (row.op == "srem") return {"SREM", row.key, row.field};
   if (row.op == "expire" && row.expire_at) return {"PEXPIREAT", row.key, number};
   if (row.op == "expire") return {"PERSIST", row.key};
   return {};

@@ -11,7 +11,7 @@ namespace {
 // Writes the copy over whatever the target holds. Redis raises no `del` for what is overwritten so, and `new`
 // for what comes.
 void put(Call& call, const Key& target, const KeyCopy& copy) {
-  if (copy.is_hash && call.find_for_write(target) != nullptr) call.del(target);
+  if (copy.has_fields() && call.find_for_write(target) != nullptr) call.del(target);
   write_copy(call, target, copy);
   call.notify(kEventNew, "new", target);
 }

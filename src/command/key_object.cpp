@@ -85,9 +85,18 @@ constexpr Command kCommands[] = {
 
 }  // namespace
 
+bool is_intset(const Node& node) {
+  if (node.as_text || hash_size(node) > kMaxIntset) return false;
+  bool integers = true;
+  hash_for_each(node, false,
+                [&](const FieldView& member) { integers &= parse_integer(member.name).has_value(); });
+  return integers;
+}
+
 std::string_view encoding_name(const Node& node) {
   if (node.type == NodeType::packed_hash) return "listpack";
   if (node.type == NodeType::table_hash) return "hashtable";
+  if (node.is_set()) return is_intset(node) ? "intset" : "hashtable";
   if (node.piecewise) return "raw";
   if (!node.as_text && parse_integer(node.value())) return "int";
   return node.value().size() <= kEmbeddedBytes ? "embstr" : "raw";

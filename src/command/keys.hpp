@@ -28,7 +28,14 @@ inline constexpr std::string_view kIntOutOfRange =
 std::optional<std::uint8_t> database_argument(Call& call, std::size_t index);
 
 /// What TYPE and SCAN's TYPE call the type of a key that is there.
-inline std::string_view type_name(const Node& node) { return node.is_hash() ? "hash" : "string"; }
+inline std::string_view type_name(const Node& node) {
+  return node.is_hash() ? "hash" : node.is_set() ? "set" : "string";
+}
+
+/// So many integers Redis keeps as an intset (set-max-intset-entries).
+inline constexpr std::uint32_t kMaxIntset = 512;
+/// Whether Redis would keep the set as an intset. O(N) up to kMaxIntset.
+bool is_intset(const Node& node);
 
 /// What OBJECT ENCODING says of a key that is there: the encoding in which Redis 7.0 would keep it.
 std::string_view encoding_name(const Node& node);

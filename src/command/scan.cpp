@@ -44,6 +44,37 @@ std::optional<ScanOptions> parse_scan_options(Call& call, std::size_t first, boo
   return options;
 }
 
+void scan_fields(Call& call, const Node* (Call::*find)(const Key&, bool&), bool with_values) {
+  const auto cursor = parse_cursor(call.args[2]);
+  if (!cursor) {
+    call.reply.error(error::kInvalidCursor);
+    return;
+  }
+  BulkList found(call.reply.protocol());
+  bool failed = false;
+  const Node* node = (call.*find)(call.key(1), failed);
+  if (failed) return;
+  if (node == nullptr) {
+    reply_scan(call.reply, 0, found);
+    return;
+  }
+  const auto options = parse_scan_options(call, 3, false);
+  if (!options) return;
+  ScanBudget budget(options->count);
+  const std::function<void(const FieldView&)> visit = [&](const FieldView& field) {
+    budget.see_element();
+    if (!options->matches(field.name)) return;
+    found.add(field.name);
+    if (with_values) found.add(field.value);
+  };
+  std::uint64_t next = *cursor;
+  do {
+    next = hash_scan(*node, next, visit);
+    budget.see_bucket();
+  } while (next != 0 && !budget.spent());
+  reply_scan(call.reply, next, found);
+}
+
 void reply_scan(resp::Writer& reply, std::uint64_t cursor, const BulkList& found) {
   reply.array(2);
   reply.bulk(std::to_string(cursor));

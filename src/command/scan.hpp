@@ -1,4 +1,4 @@
-// What SCAN and HSCAN have in common: the cursor, the options, how far one call goes, and the reply.
+// What SCAN, HSCAN and SSCAN have in common: the cursor, the options, how far one call goes, and the reply.
 #pragma once
 
 #include <cstdint>
@@ -94,7 +94,10 @@ class BulkList {
   std::size_t size_ = 0;
 };
 
-/// The reply of SCAN and HSCAN: the next cursor as a bulk string, and what was found.
+/// HSCAN and SSCAN: `find` finds the key of the right type.
+void scan_fields(Call& call, const Node* (Call::*find)(const Key&, bool&), bool with_values);
+
+/// The reply of SCAN, HSCAN and SSCAN: the next cursor as a bulk string, and what was found.
 void reply_scan(resp::Writer& reply, std::uint64_t cursor, const BulkList& found);
 
 }  // namespace isthmus

@@ -20,6 +20,7 @@ StoredKey Keyspace::stored(const Key& key) {
   }
   out.type = node->type == NodeType::string ? StoredType::string
              : node->is_hash()              ? StoredType::hash
+             : node->is_set()               ? StoredType::set
                                             : StoredType::none;
   out.version = node->version;
   out.site = site_id(node->site);
@@ -48,12 +49,12 @@ StoredField Keyspace::stored(const Key& key, std::string_view field) {
   out.field = field;
   const Node* node = find_any(key);
   const std::optional<FieldView> view =
-      node != nullptr && node->is_hash() ? hash_find_any(*node, field) : std::nullopt;
+      node != nullptr && node->has_fields() ? hash_find_any(*node, field) : std::nullopt;
   if (!view) {
     out.forget = true;
     return out;
   }
-  out.value = view->value;
+  (node->is_set() ? out.totals : out.value) = view->value;
   out.version = view->version;
   out.site = site_id(view->site);
   out.deleted = view->deleted;
@@ -87,8 +88,10 @@ void Keyspace::restore(const StoredKey& key) {
   Table& table = s.tables[key.db];
   const NodeType type = key.type == StoredType::string ? NodeType::string
                         : key.type == StoredType::hash ? NodeType::packed_hash
+                        : key.type == StoredType::set  ? NodeType::packed_set
                                                        : NodeType::none;
-  std::string value = type == NodeType::packed_hash ? PackedHash::empty(key.version) : key.value;
+  const bool has_fields = type == NodeType::packed_hash || type == NodeType::packed_set;
+  std::string value = has_fields ? PackedHash::empty(key.version) : key.value;
   Point stands{key.version, key.site};
   std::optional<Counter> known = counter_of(key.totals, key.value);
   if (known) {
@@ -117,8 +120,8 @@ void Keyspace::restore(const StoredKey& key) {
     if (type == NodeType::string) count_deadline(s, key.db, 1);
     add_deadline(s, {*key.expire_at, k.hash, key.db});
   }
-  // The fields of a hash are yet to come.
-  if (type == NodeType::packed_hash) {
+  // The fields are yet to come.
+  if (has_fields) {
     if (node->has_registers || stable() != std::numeric_limits<Version>::max())
       await(s, k, node, highest_version(s, key.db, *node));
     return;
@@ -131,11 +134,12 @@ void Keyspace::restore(const StoredField& field) {
   const Key k(field.db, field.key);
   Shard& s = shard(k);
   Node** link = s.tables[field.db].find(k.hash, k.name);
-  if (*link == nullptr || !(*link)->is_hash()) return;
+  if (*link == nullptr || !(*link)->has_fields()) return;
+  const bool is_set = (*link)->is_set();
   const bool was_there = holds_value(**link);
   Point stands{field.version, field.site};
-  std::string value = field.value;
-  if (std::optional<Counter> known = counter_of(field.totals, field.value)) {
+  std::string value = is_set ? field.totals : field.value;
+  if (std::optional<Counter> known = is_set ? std::nullopt : counter_of(field.totals, field.value)) {
     value = std::to_string(known->sum());
     const Registers registers = (*link)->registers();
     if (!known->base) stands = known->highest_write();
@@ -145,7 +149,8 @@ void Keyspace::restore(const StoredField& field) {
     (*link)->counted = true;
   }
   const SiteIndex site = stands.version == 0 ? SiteIndex{0} : site_index(stands.site);
-  *link = hash_write(s.heap, *link, {field.field, value, stands.version, site, field.deleted}, hash_limits_);
+  *link = hash_write(s.heap, *link, {field.field, value, stands.version, site, field.deleted},
+                     is_set ? kSetLimits : hash_limits_);
   if (field.deleted) await(s, k, *link, (*link)->version);
   if (was_there || !holds_value(**link)) return;
   sizes_[field.db].fetch_add(1, std::memory_order_relaxed);

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "src/keyspace/difference.hpp"
+#include "src/keyspace/dots.hpp"
 
 namespace isthmus {
 namespace {
@@ -20,6 +21,8 @@ class CopiedKey {
     const Registers registers = node->registers();
     if (node->is_hash()) {
       add_hash(*node, registers);
+    } else if (node->is_set()) {
+      add_set(*node, registers);
     } else {
       add_string(*node);
     }
@@ -83,6 +86,20 @@ class CopiedKey {
     if (registers.cut_version != 0) add(RowKind::del, registers.cut_version, registers.cut_site);
     add(RowKind::htype, node.version, node.site);
     hash_for_each(node, true, [this](const FieldView& field) { add_field(field); });
+  }
+
+  // A row for each dot, with the version and site of the add, whoever took it back.
+  void add_set(const Node& node, const Registers& registers) {
+    if (registers.cut_version != 0) add(RowKind::del, registers.cut_version, registers.cut_site);
+    add(RowKind::stype, node.version, node.site);
+    hash_for_each(node, true, [this](const FieldView& member) {
+      for (const Dot& dot : Dots(keyspace_, member)) {
+        Row& row = add(dot.removed ? RowKind::srem : RowKind::sadd, dot.at.version, 0);
+        row.site = dot.at.site;
+        row.field = member.name;
+        if (dot.removed) row.count = {.base_version = dot.at.version, .base_site = dot.at.site};
+      }
+    });
   }
 
   Keyspace& keyspace_;

@@ -1,10 +1,13 @@
 #include "src/keyspace/difference.hpp"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <boost/unordered/unordered_flat_set.hpp>
+
+#include "src/keyspace/dots.hpp"
 
 namespace isthmus {
 namespace {
@@ -85,9 +88,35 @@ class KeyDifference {
         if (!hash_find(*here, field.name)) add(RowKind::hdel, field.name, {});
       });
     }
+    if (here->is_set() && there->is_set()) remove_the_rest(*here, *there);
     if (here->deadline() == there->deadline()) return;
     add(RowKind::expire, {},
         here->deadline() == kNoDeadline ? std::nullopt : std::optional(here->deadline()));
+  }
+
+  // Adds that are there, and of which nothing is known here.
+  void remove_the_rest(const Node& here, const Node& there) {
+    std::vector<std::pair<std::string, Dot>> gone;
+    hash_for_each(there, false, [&](const FieldView& member) {
+      const std::optional<FieldView> known = hash_find_any(here, member.name);
+      const Dots mine = known ? Dots(mine_, *known) : Dots();
+      for (const Dot& dot : Dots(theirs_, member)) {
+        const bool is_known = std::any_of(mine.begin(), mine.end(), [&](const Dot& other) {
+          return other.at.site == dot.at.site && other.at >= dot.at;
+        });
+        if (!dot.removed && !is_known) gone.emplace_back(member.name, dot);
+      }
+    });
+    for (const auto& [name, dot] : gone) {
+      Row row;
+      row.db = key_.db;
+      row.key = key_.name;
+      row.kind = RowKind::srem;
+      row.field = name;
+      row.count = {.base_version = dot.at.version, .base_site = dot.at.site};
+      row.version = next_version_();
+      rows_.append(row);
+    }
   }
 
   Keyspace& mine_;

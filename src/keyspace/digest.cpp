@@ -22,15 +22,15 @@ void mix(Words& words, std::string_view text) {
 }
 
 void mix_key(Words& words, std::size_t db, const Node& node) {
-  std::string text = std::to_string(db) + (node.is_hash() ? "h" : "s");
+  std::string text = std::to_string(db) + (node.is_hash() ? "h" : node.is_set() ? "m" : "s");
   append_sized(text, node.name());
   text.append(std::to_string(node.deadline())).append(" ");
-  if (node.is_hash()) {
+  if (node.has_fields()) {
     Words fields{};
     hash_for_each(node, false, [&](const FieldView& field) {
       std::string pair;
       append_sized(pair, field.name);
-      append_sized(pair, field.value);
+      if (node.is_hash()) append_sized(pair, field.value);
       mix(fields, pair);
     });
     for (const std::uint64_t word : fields) text.append(std::to_string(word)).append(" ");

@@ -14,8 +14,8 @@ void Fold::run_flush() {
   link_ = shard_.tables[row_.db].find(hash_, row_.key);
   if (*link_ == nullptr) return;
   before_ = state_of(*link_);
-  if ((*link_)->is_hash()) {
-    flush_hash();
+  if ((*link_)->has_fields()) {
+    flush_collection();
   } else {
     flush_string();
   }
@@ -48,8 +48,9 @@ void Fold::flush_string() {
   *link_ = resize_value(heap(), node, 0);
 }
 
-void Fold::flush_hash() {
+void Fold::flush_collection() {
   const bool dead = type_point() <= at();
+  if ((*link_)->is_set()) drop_older_dots();
   flush_fields();
   Node* const node = *link_;
   if (!dead || hash_size(*node) > 0) return;

@@ -16,7 +16,7 @@ Fold::Fold(Keyspace& keyspace, Shard& shard, const Row& row, std::uint64_t hash,
       stable_(keyspace.stable()),
       at_version_(row.version),
       at_site_(site) {
-  if (!backend::is_count(row.kind)) return;
+  if (!backend::is_count(row.kind) && (row.kind != RowKind::srem || row.count.base_version == 0)) return;
   at_version_ = row.count.base_version;
   at_site_ = row.count.base_site == 0 ? kEverySiteIndex : keyspace.site_index(row.count.base_site);
 }
@@ -54,7 +54,16 @@ void Fold::fold_kind() {
     case RowKind::hincr:
       return fold_field_count();
     case RowKind::htype:
-      return fold_type();
+      return fold_type(NodeType::packed_hash);
+    case RowKind::screate:
+      fold_deadline(std::nullopt);
+      return fold_member(false);
+    case RowKind::sadd:
+      return fold_member(false);
+    case RowKind::srem:
+      return fold_member(true);
+    case RowKind::stype:
+      return fold_type(NodeType::packed_set);
     default:
       return;
   }
@@ -109,7 +118,7 @@ void Fold::fold_string(bool whole) {
   if (whole) fold_deadline(row_.expire_at);
   if (wins_type()) {
     become_string();
-  } else if ((*link_)->is_hash()) {
+  } else if ((*link_)->has_fields()) {
     raise_cut();
   }
 }
@@ -119,7 +128,7 @@ void Fold::become_string() {
   note_lost(node->version, node->site, has_content(*node));
   Point killed;
   if (node->counted && outlived_by_counter(killed)) return;
-  if (node->is_hash()) hash_release(heap(), node);
+  if (node->has_fields()) hash_release(heap(), node);
   write_value(row_.value, node->type == NodeType::string && row_.kind == RowKind::update);
   node = *link_;
   node->type = NodeType::string;
@@ -133,14 +142,14 @@ void Fold::fold_del() {
   // A copied deletion is a register of its own; the deadline has another row.
   if (!row_.copied) fold_deadline(std::nullopt);
   if (!wins_type()) {
-    if ((*link_)->is_hash()) raise_cut();
+    if ((*link_)->has_fields()) raise_cut();
     return;
   }
   Node* node = *link_;
   note_lost(node->version, node->site, has_content(*node));
   Point killed;
   if (node->counted && outlived_by_counter(killed)) return;
-  if (node->is_hash()) hash_release(heap(), node);
+  if (node->has_fields()) hash_release(heap(), node);
   node->type = NodeType::none;
   stamp(node);
   *link_ = resize_value(heap(), node, 0);
@@ -172,6 +181,7 @@ void Fold::raise_cut() {
   registers.cut_site = at_site_;
   write_registers_of(registers);
   if ((*link_)->counted) cut_counted_fields();
+  if ((*link_)->is_set()) drop_older_dots();
   const bool counted = (*link_)->counted;
   *link_ = hash_erase_if(heap(), *link_, [&](const FieldView& field) {
     if (at() < point(field.version, field.site)) return false;
@@ -181,30 +191,32 @@ void Fold::raise_cut() {
   });
 }
 
-void Fold::fold_type() {
-  if (!ensure()->is_hash()) {
-    reach_hash();
-  } else if (wins_type()) {
-    stamp(*link_);
-  }
+void Fold::fold_type(NodeType packed) {
+  ensure();
+  if (reach(packed) && wins_type()) stamp(*link_);
 }
 
-// Makes the key a hash, if it is none and the row may do so. False if it is none afterwards. A field that was
-// counted on when it was not there has seen what stands at its base, inclusive.
-bool Fold::reach_hash() {
+// Makes the key a hash or a set (`packed` says which), if it is none and the row may do so. False if it is
+// none afterwards; a row that comes too late for its kind still is the end of what is older of the other
+// kind. A field that was counted on when it was not there has seen what stands at its base, inclusive.
+bool Fold::reach(NodeType packed) {
   Node* node = *link_;
-  if (node->is_hash()) return true;
-  if (is_nil_count() ? at() < type_point() : !wins_type()) return false;
+  if (packed == NodeType::packed_set ? node->is_set() : node->is_hash()) return true;
+  if (is_nil_count() ? at() < type_point() : !wins_type()) {
+    if (node->has_fields()) raise_cut();
+    return false;
+  }
   Point killed;
   if (node->counted && outlived_by_counter(killed)) return false;
   note_lost((*link_)->version, (*link_)->site, has_content(**link_));
-  become_hash(killed);
+  become(packed, killed);
   return true;
 }
 
-// What was there before, a string or a tombstone, is below the cut from now on.
-void Fold::become_hash(const Point& killed_base) {
+// What was there before is below the cut from now on.
+void Fold::become(NodeType packed, const Point& killed_base) {
   Node* node = *link_;
+  if (node->has_fields()) hash_release(heap(), node);
   Registers registers = node->registers();
   registers.cut_version = node->version;
   registers.cut_site = node->site;
@@ -218,7 +230,7 @@ void Fold::become_hash(const Point& killed_base) {
   const std::string head = PackedHash::empty(row_.version);
   write_value(head, false);
   node = *link_;
-  node->type = NodeType::packed_hash;
+  node->type = packed;
   node->piecewise = node->as_text = false;
   stamp(node);
   if (registers.cut_version > stable_ || node->has_registers) write_registers_of(registers);
@@ -226,7 +238,7 @@ void Fold::become_hash(const Point& killed_base) {
 
 void Fold::fold_field(bool deleted) {
   ensure();
-  if (!reach_hash()) return;
+  if (!reach(NodeType::packed_hash)) return;
   Node* node = *link_;
   const Registers registers = node->registers();
   if (!newer_than(registers.cut_version, registers.cut_site)) return;
@@ -244,7 +256,7 @@ void Fold::fold_field(bool deleted) {
 }
 
 void Fold::write_field(const FieldView& field) {
-  *link_ = hash_write(heap(), *link_, field, keyspace_.hash_limits_);
+  *link_ = hash_write(heap(), *link_, field, (*link_)->is_set() ? kSetLimits : keyspace_.hash_limits_);
 }
 
 // Forgets what nobody can ask for any more, and keeps the counts and the deadlines.

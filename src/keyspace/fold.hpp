@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "src/keyspace/dots.hpp"
 #include "src/keyspace/keyspace.hpp"
 
 namespace isthmus {
@@ -26,7 +27,8 @@ class Fold {
   }
   void fold_kind();
 
-  // Where the row stands among the others of its key: a row that counts stands where its base does.
+  // Where the row stands among the others of its key: a row that counts stands where its base does, and one
+  // that takes an add back stands where that add does.
   Point at() const { return {at_version_, keyspace_.site_id(at_site_)}; }
   Point point(Version version, SiteIndex site) const {
     return version == 0 ? Point{} : Point{version, keyspace_.site_id(site)};
@@ -51,11 +53,16 @@ class Fold {
   void fold_deadline(const std::optional<std::int64_t>& deadline);
   void raise_cut();
 
-  void fold_type();
-  bool reach_hash();
-  void become_hash(const Point& killed_base);
+  void fold_type(NodeType packed);
+  bool reach(NodeType packed);
+  void become(NodeType packed, const Point& killed_base);
   void fold_field(bool deleted);
   void write_field(const FieldView& field);
+
+  // fold_members.cpp
+  void fold_member(bool removed);
+  void write_member(std::string_view name, Dots& dots);
+  void drop_older_dots();
 
   // fold_counters.cpp
   KeyCounters* counters();
@@ -76,7 +83,7 @@ class Fold {
 
   // flush.cpp
   void flush_string();
-  void flush_hash();
+  void flush_collection();
   void flush_fields();
 
   void settle();

@@ -90,9 +90,9 @@ void Fold::show_field(const Counter& counter, Version version, SiteIndex site) {
 
 void Fold::fold_count() {
   ensure();
-  const bool is_hash = (*link_)->is_hash();
-  if (is_hash ? at() <= type_point() : at() < type_point()) {
-    if (is_hash) raise_cut();
+  const bool has_fields = (*link_)->has_fields();
+  if (has_fields ? at() <= type_point() : at() < type_point()) {
+    if (has_fields) raise_cut();
     return;
   }
   if (is_nil_count()) {
@@ -124,7 +124,7 @@ void Fold::count_on_nothing() {
     Node* const node = *link_;
     note_lost(node->version, node->site, has_content(*node));
     drop_counters();
-    if (node->is_hash()) hash_release(heap(), node);
+    if (node->has_fields()) hash_release(heap(), node);
     node->type = NodeType::none;
     *link_ = resize_value(heap(), node, 0);
     counter = &shard_.counters.make(row_.db, row_.key).value.emplace();
@@ -141,7 +141,7 @@ void Fold::count_on_nothing() {
 
 void Fold::fold_field_count() {
   ensure();
-  if (!reach_hash()) return;
+  if (!reach(NodeType::packed_hash)) return;
   Node* const node = *link_;
   const Registers registers = node->registers();
   const Point cut = point(registers.cut_version, registers.cut_site);

@@ -57,7 +57,7 @@ Version Keyspace::forget_now(Shard& s, std::uint8_t db, Node** link, Version sta
       wait = highest;
     }
   }
-  if (node->is_hash() && hash_tombstones(*node) > 0) wait = std::max(wait, node->version);
+  if (node->has_fields() && hash_tombstones(*node) > 0) wait = std::max(wait, node->version);
   if (!has_content(*node)) {
     const Version last = highest_version(s, db, *node);
     if (last <= stable) {
@@ -129,7 +129,7 @@ void Keyspace::forget_key(Shard& s, const Key& key, Node** link, Version stable,
       forget_expired(s, key.db, link, stable, changed)) {
     return;
   }
-  if ((*link)->is_hash() && hash_tombstones(**link) > 0) {
+  if ((*link)->has_fields() && hash_tombstones(**link) > 0) {
     *link = hash_erase_if(s.heap, *link, [&](const FieldView& field) {
       const bool gone = field.deleted && field.version <= stable;
       changed |= gone;

@@ -44,7 +44,7 @@ Node* to_table(Heap& heap, Node* key) {
   while (PackedHash::next(key->value(), offset, field)) table_write(heap, *table, field);
   key = resize_value(heap, key, sizeof table);
   std::memcpy(key->value_data(), &table, sizeof table);
-  key->type = NodeType::table_hash;
+  key->type = key->is_set() ? NodeType::table_set : NodeType::table_hash;
   return key;
 }
 
@@ -82,17 +82,16 @@ Node* packed_write(Heap& heap, Node* key, const FieldView& field, const PackedHa
 }  // namespace
 
 std::uint32_t hash_size(const Node& key) {
-  return key.type == NodeType::packed_hash ? PackedHash::live(key.value()) : table_of(key)->live;
+  return key.is_packed() ? PackedHash::live(key.value()) : table_of(key)->live;
 }
 
 std::uint32_t hash_tombstones(const Node& key) {
-  if (key.type == NodeType::packed_hash)
-    return std::uint32_t{PackedHash::total(key.value())} - PackedHash::live(key.value());
+  if (key.is_packed()) return std::uint32_t{PackedHash::total(key.value())} - PackedHash::live(key.value());
   return table_of(key)->fields.size() - table_of(key)->live;
 }
 
 std::optional<FieldView> hash_find_any(const Node& key, std::string_view name) {
-  if (key.type == NodeType::packed_hash) {
+  if (key.is_packed()) {
     const PackedHash::Place place = PackedHash::find(key.value(), name);
     return place.found() ? std::optional(place.field) : std::nullopt;
   }
@@ -108,7 +107,7 @@ std::optional<FieldView> hash_find(const Node& key, std::string_view name) {
 }
 
 void hash_for_each(const Node& key, bool with_deleted, const std::function<void(const FieldView&)>& visit) {
-  if (key.type == NodeType::packed_hash) {
+  if (key.is_packed()) {
     FieldView field;
     std::size_t offset = PackedHash::kHeadSize;
     while (PackedHash::next(key.value(), offset, field)) {
@@ -123,7 +122,7 @@ void hash_for_each(const Node& key, bool with_deleted, const std::function<void(
 
 std::uint64_t hash_scan(const Node& key, std::uint64_t cursor,
                         const std::function<void(const FieldView&)>& visit) {
-  if (key.type == NodeType::packed_hash) {
+  if (key.is_packed()) {
     hash_for_each(key, false, visit);
     return 0;
   }
@@ -133,7 +132,7 @@ std::uint64_t hash_scan(const Node& key, std::uint64_t cursor,
 }
 
 FieldView hash_random(const Node& key, const std::function<std::uint64_t()>& random) {
-  if (key.type == NodeType::table_hash) {
+  if (key.is_table()) {
     const FieldTable& table = *table_of(key);
     for (;;) {
       const Node* node = table.fields.random_node(random);
@@ -150,7 +149,7 @@ FieldView hash_random(const Node& key, const std::function<std::uint64_t()>& ran
 }
 
 std::size_t hash_bytes(const Node& key, std::size_t samples) {
-  if (key.type != NodeType::table_hash) return 0;
+  if (!key.is_table()) return 0;
   const FieldTable& table = *table_of(key);
   std::size_t seen = 0, bytes = 0;
   std::uint64_t cursor = 0;
@@ -165,7 +164,7 @@ std::size_t hash_bytes(const Node& key, std::size_t samples) {
 }
 
 Node* hash_write(Heap& heap, Node* key, const FieldView& field, const HashLimits& limits) {
-  if (key->type == NodeType::packed_hash) {
+  if (key->is_packed()) {
     const PackedHash::Place place = PackedHash::find(key->value(), field.name);
     const bool fits = field.name.size() <= limits.max_packed_bytes &&
                       field.value.size() <= limits.max_packed_bytes &&
@@ -177,12 +176,10 @@ Node* hash_write(Heap& heap, Node* key, const FieldView& field, const HashLimits
   return key;
 }
 
-Node* hash_unpack(Heap& heap, Node* key) {
-  return key->type == NodeType::packed_hash ? to_table(heap, key) : key;
-}
+Node* hash_unpack(Heap& heap, Node* key) { return key->is_packed() ? to_table(heap, key) : key; }
 
 Node* hash_erase(Heap& heap, Node* key, std::string_view name) {
-  if (key->type == NodeType::packed_hash) {
+  if (key->is_packed()) {
     const PackedHash::Place place = PackedHash::find(key->value(), name);
     if (!place.found()) return key;
     const auto live =
@@ -211,7 +208,7 @@ Node* hash_erase_if(Heap& heap, Node* key, const std::function<bool(const FieldV
 }
 
 void hash_release(Heap& heap, Node* key) {
-  if (key->type != NodeType::table_hash) return;
+  if (!key->is_table()) return;
   FieldTable* table = table_of(*key);
   table->fields.drain([&](Node* node) { free_node(heap, node); });
   delete table;

@@ -1,4 +1,5 @@
-// A hash key, small or large: reading for commands, last-writer-wins on each field for the fold.
+// A key with fields, small or large: a hash, or a set, whose members are its fields. Reading for commands,
+// last-writer-wins on each field for the fold.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,10 @@ struct HashLimits {
   std::uint32_t max_packed_bytes = 64;
 };
 
-/// What a table_hash points to.
+/// Above either of these a set becomes a table. (Redis 7.0 has no such form; 7.2 has it up to as many.)
+inline constexpr HashLimits kSetLimits{128, 64};
+
+/// What a table_hash or table_set points to.
 struct FieldTable {
   Table fields;
   std::uint32_t live = 0;
@@ -51,7 +55,7 @@ Node* hash_erase(Heap& heap, Node* key, std::string_view name);
 std::optional<FieldView> hash_find_any(const Node& key, std::string_view name);
 /// Takes out every field for which `dead` says so. Returns the node, which may have moved.
 Node* hash_erase_if(Heap& heap, Node* key, const std::function<bool(const FieldView&)>& dead);
-/// Frees what a table_hash points to. The node's value is meaningless afterwards.
+/// Frees what a table points to. The node's value is meaningless afterwards.
 void hash_release(Heap& heap, Node* key);
 
 }  // namespace isthmus

@@ -217,7 +217,7 @@ void Keyspace::mark_as_text(const Key& key) {
 void Keyspace::unpack_hash(const Key& key) {
   Shard& s = shard(key);
   Node** link = s.tables[key.db].find(key.hash, key.name);
-  if (*link != nullptr && (*link)->is_hash()) *link = hash_unpack(s.heap, *link);
+  if (*link != nullptr && (*link)->has_fields()) *link = hash_unpack(s.heap, *link);
 }
 
 SiteIndex Keyspace::site_index(backend::SiteId site) {

@@ -216,7 +216,7 @@ class Keyspace {
 
 /// Whether the key has a value, expired or not.
 inline bool has_content(const Node& node) {
-  return node.type == NodeType::string || (node.is_hash() && hash_size(node) > 0);
+  return node.is_string() || (node.has_fields() && hash_size(node) > 0);
 }
 
 /// Whether the key is there for a client, whatever the time: but for keys of which has been told that they

@@ -24,6 +24,8 @@ enum class NodeType : std::uint8_t {
   string,       ///< value is the string
   packed_hash,  ///< value is a PackedHash
   table_hash,   ///< value is a pointer to a FieldTable
+  packed_set,   ///< as packed_hash: the members are fields (dots.hpp)
+  table_set,    ///< as table_hash
 };
 
 /// What a key has besides its type register and value. Only keys that need it pay for it.
@@ -64,7 +66,8 @@ struct Node {
   SiteIndex site;
   bool has_registers : 1;
   bool piecewise : 1;      ///< a string that APPEND or SETRANGE built (OBJECT ENCODING says raw)
-  bool as_text : 1;        ///< a string that INCRBYFLOAT wrote (OBJECT ENCODING never says int)
+  bool as_text : 1;        ///< a string that INCRBYFLOAT wrote, a set that was more than few integers
+                           ///< (OBJECT ENCODING never says int or intset)
   bool field_deleted : 1;  ///< a field's tombstone
   bool told : 1;           ///< of a key: its deadline has passed, and this server has said so
   bool awaited : 1;        ///< of a key: its shard's list of what can be forgotten later has it
@@ -87,7 +90,13 @@ struct Node {
     if (has_registers) std::memcpy(&d, data() + offsetof(Registers, deadline), sizeof d);
     return d;
   }
+  bool is_string() const { return type == NodeType::string; }
   bool is_hash() const { return type == NodeType::packed_hash || type == NodeType::table_hash; }
+  bool is_set() const { return type == NodeType::packed_set || type == NodeType::table_set; }
+  /// A hash or a set.
+  bool has_fields() const { return type >= NodeType::packed_hash; }
+  bool is_packed() const { return type == NodeType::packed_hash || type == NodeType::packed_set; }
+  bool is_table() const { return type == NodeType::table_hash || type == NodeType::table_set; }
   std::size_t total_size() const { return kHeaderSize + registers_size() + name_size + value_size; }
 
   static constexpr std::size_t kHeaderSize = 27;  // the bytes of the members above; the tail padding is used
@@ -107,7 +116,7 @@ Node* resize_value(Heap& heap, Node* node, std::size_t value_size, bool spare = 
 /// have moved.
 Node* write_registers(Heap& heap, Node* node, const Registers& registers, bool keep);
 
-/// Frees the node's memory only, not what a table_hash points to.
+/// Frees the node's memory only, not what a table points to.
 void free_node(Heap& heap, Node* node);
 
 /// What the allocator holds for the node, in bytes.

@@ -21,14 +21,33 @@ constexpr std::array<std::pair<char, std::uint32_t>, 4> kOutsideOfA{
     {{'K', kEventKeyspace}, {'E', kEventKeyevent}, {'m', kEventKeyMiss}, {'n', kEventNew}}};
 
 // The events that commands raise, as Redis names them.
-constexpr std::array<std::pair<std::string_view, EventClass>, 21> kEvents{
-    {{"set", kEventString},          {"setrange", kEventString},    {"append", kEventString},
-     {"incrby", kEventString},       {"incrbyfloat", kEventString}, {"hset", kEventHash},
-     {"hdel", kEventHash},           {"hincrby", kEventHash},       {"hincrbyfloat", kEventHash},
-     {"del", kEventGeneric},         {"expire", kEventGeneric},     {"persist", kEventGeneric},
-     {"rename_from", kEventGeneric}, {"rename_to", kEventGeneric},  {"move_from", kEventGeneric},
-     {"move_to", kEventGeneric},     {"copy_to", kEventGeneric},    {"restore", kEventGeneric},
-     {"expired", kEventExpired},     {"keymiss", kEventKeyMiss},    {"new", kEventNew}}};
+constexpr std::array<std::pair<std::string_view, EventClass>, 27> kEvents{{{"set", kEventString},
+                                                                           {"setrange", kEventString},
+                                                                           {"append", kEventString},
+                                                                           {"incrby", kEventString},
+                                                                           {"incrbyfloat", kEventString},
+                                                                           {"hset", kEventHash},
+                                                                           {"sadd", kEventSet},
+                                                                           {"srem", kEventSet},
+                                                                           {"spop", kEventSet},
+                                                                           {"sinterstore", kEventSet},
+                                                                           {"sunionstore", kEventSet},
+                                                                           {"sdiffstore", kEventSet},
+                                                                           {"hdel", kEventHash},
+                                                                           {"hincrby", kEventHash},
+                                                                           {"hincrbyfloat", kEventHash},
+                                                                           {"del", kEventGeneric},
+                                                                           {"expire", kEventGeneric},
+                                                                           {"persist", kEventGeneric},
+                                                                           {"rename_from", kEventGeneric},
+                                                                           {"rename_to", kEventGeneric},
+                                                                           {"move_from", kEventGeneric},
+                                                                           {"move_to", kEventGeneric},
+                                                                           {"copy_to", kEventGeneric},
+                                                                           {"restore", kEventGeneric},
+                                                                           {"expired", kEventExpired},
+                                                                           {"keymiss", kEventKeyMiss},
+                                                                           {"new", kEventNew}}};
 
 }  // namespace
 

@@ -90,6 +90,9 @@ void Checkpointer::note_locked(const Row& row) {
     case RowKind::hcreate:
     case RowKind::hdel:
     case RowKind::hincr:
+    case RowKind::sadd:
+    case RowKind::screate:
+    case RowKind::srem:
       if (!dirty.whole) dirty.fields.emplace(row.field);
       break;
     case RowKind::expire:
@@ -211,14 +214,19 @@ void Checkpointer::collect_chunk() {
     {
       const std::lock_guard lock(keyspace_.shard(key).mutex);
       StoredKey stored = keyspace_.stored(key);
-      stored.replace_fields = dirty.whole;
       const Node* node = keyspace_.find_any(key);
-      if (dirty.whole && node != nullptr && node->is_hash()) {
+      // A row of another site may have made a set of a hash, or a hash of a set: then fields of the other are
+      // left.
+      const bool has_cut = node != nullptr && node->has_fields() && node->registers().cut_version != 0;
+      const bool whole = dirty.whole || has_cut;
+      together |= has_cut;
+      stored.replace_fields = whole;
+      if (whole && node != nullptr && node->has_fields()) {
         hash_for_each(*node, true,
                       [&](const FieldView& field) { fields.push_back(keyspace_.stored(key, field.name)); });
       }
       for (const std::string& field : dirty.fields) {
-        if (!stored.forget) fields.push_back(keyspace_.stored(key, field));
+        if (!stored.forget && !whole) fields.push_back(keyspace_.stored(key, field));
       }
       chunk.keys.push_back(std::move(stored));
     }

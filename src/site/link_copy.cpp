@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "src/keyspace/difference.hpp"
+#include "src/keyspace/dots.hpp"
 #include "src/observe/logging.hpp"
 #include "src/site/link.hpp"
 #include "src/site/state_loader.hpp"
@@ -139,7 +140,9 @@ class PeerState {
     backend::RowBatch batch;
     copy_rows(state_, key, [&](const Row& row) {
       const bool own = row.site == parts_.site.log().site();
-      if (own ? own_rows_ : row.version > covered_of(known, row.site)) batch.append(row);
+      // That an add was taken back has the version of the add, which says nothing of who knows it.
+      if (row.kind == RowKind::srem || (own ? own_rows_ : row.version > covered_of(known, row.site)))
+        batch.append(row);
     });
     for (std::size_t i = 0; i < batch.size(); ++i) {
       Row row = batch[i];
@@ -150,7 +153,7 @@ class PeerState {
 
   void delete_if_lacking(const Key& key, CopiedRows& rows) {
     const Node* theirs = state_.find_any(key);
-    if (theirs != nullptr && !theirs->is_hash()) return;
+    if (theirs != nullptr && !theirs->has_fields()) return;
     backend::RowBatch mine;
     {
       const std::lock_guard lock(parts_.keyspace.shard(key).mutex);
@@ -160,11 +163,12 @@ class PeerState {
       const Row row = mine[i];
       const bool is_string = row.kind == RowKind::update || row.kind == RowKind::incr;
       const bool is_field = row.kind == RowKind::hset || row.kind == RowKind::hincr;
+      if (row.kind == RowKind::sadd) remove_if_lacking(row, theirs, rows);
       if (!is_string && !is_field) continue;
       if (is_string && theirs != nullptr) continue;
       const Version version = backend::is_count(row.kind) ? row.count.base_version : row.version;
       if (row.version > reach_.said(peer_, row.site)) continue;
-      if (is_field && theirs != nullptr && hash_find_any(*theirs, row.field)) continue;
+      if (is_field && theirs != nullptr && theirs->is_hash() && hash_find_any(*theirs, row.field)) continue;
       if (is_field && theirs != nullptr && theirs->registers().cut_version >= version) continue;
       Row gone;
       gone.kind = is_string ? RowKind::del : RowKind::hdel;
@@ -175,6 +179,28 @@ class PeerState {
       gone.site = kNobody;
       rows.add(gone);
     }
+  }
+
+  // The same for one add of a member.
+  void remove_if_lacking(const Row& added, const Node* theirs, CopiedRows& rows) {
+    if (added.version > reach_.said(peer_, added.site)) return;
+    const bool is_set = theirs != nullptr && theirs->is_set();
+    const std::optional<FieldView> known = is_set ? hash_find_any(*theirs, added.field) : std::nullopt;
+    if (known) {
+      for (const Dot& dot : Dots(state_, *known)) {
+        if (dot.at.site == added.site && dot.at.version >= added.version) return;
+      }
+    }
+    if (theirs != nullptr && theirs->registers().cut_version >= added.version) return;
+    Row gone;
+    gone.kind = RowKind::srem;
+    gone.db = added.db;
+    gone.key = added.key;
+    gone.field = added.field;
+    gone.count = {.base_version = added.version, .base_site = added.site};
+    gone.version = added.version;
+    gone.site = kNobody;
+    rows.add(gone);
   }
 
   LinkParts parts_;

@@ -4,6 +4,15 @@
 
 namespace isthmus {
 
+namespace {
+
+// The event of a key that has come to be, or been written.
+std::string_view written(const Node& node) {
+  return node.is_hash() ? "hset" : node.is_set() ? "sadd" : "set";
+}
+
+}  // namespace
+
 void NetChange::changed(const Key& key, bool existed) {
   std::string name(1, static_cast<char>(key.db));
   name.append(key.name);
@@ -16,7 +25,7 @@ void NetChange::tell(Keyspace& keyspace, std::int64_t now_ms, const Raise& raise
     const std::lock_guard lock(keyspace.shard(key).mutex);
     const Node* node = keyspace.find(key, now_ms);
     if (node != nullptr) {
-      raise(node->is_hash() ? "hset" : "set", key.db, key.name);
+      raise(written(*node), key.db, key.name);
     } else if (existed) {
       raise("del", key.db, key.name);
     }
@@ -26,26 +35,27 @@ void NetChange::tell(Keyspace& keyspace, std::int64_t now_ms, const Raise& raise
 
 namespace {
 
-// What has become of a hash that was one before as well.
-std::string_view hash_event(const Node& before, const Node& after) {
-  bool written = false;
+// What has become of a hash or a set that was one before as well.
+std::string_view field_event(const Node& before, const Node& after) {
+  bool is_written = false;
   std::uint32_t kept = 0;
   hash_for_each(after, false, [&](const FieldView& field) {
     const auto known = hash_find(before, field.name);
     if (known) ++kept;
-    written |= !known || known->value != field.value || known->version != field.version;
+    is_written |= !known || known->value != field.value || known->version != field.version;
   });
-  if (written) return "hset";
-  return kept < hash_size(before) ? "hdel" : "";
+  if (is_written) return written(after);
+  return kept == hash_size(before) ? "" : after.is_set() ? "srem" : "hdel";
 }
 
 std::string_view event_of(const Node* before, const Node* after) {
   if (before != nullptr && !holds_value(*before)) before = nullptr;
   if (after == nullptr || !holds_value(*after)) return before == nullptr ? "" : "del";
-  std::string_view event = after->is_hash() ? "hset" : "set";
-  if (before == nullptr || before->is_hash() != after->is_hash()) return event;
-  if (after->is_hash()) {
-    event = hash_event(*before, *after);
+  std::string_view event = written(*after);
+  if (before == nullptr || before->is_hash() != after->is_hash() || before->is_set() != after->is_set())
+    return event;
+  if (after->has_fields()) {
+    event = field_event(*before, *after);
   } else if (before->value() == after->value() && before->version == after->version) {
     event = {};
   }

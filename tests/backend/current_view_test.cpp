@@ -53,6 +53,12 @@ TEST_F(CurrentView, ShowsStringsAndFields) {
               ElementsAre("0|h|hash||||4", "0|h|hash|f|3||3", "0|s|string||2||2"));
 }
 
+TEST_F(CurrentView, ShowsMembersWithoutAValue) {
+  EXPECT_THAT(after({make_row(1, RowKind::screate, "t", "a"), make_row(2, RowKind::sadd, "t", "b"),
+                     make_row(3, RowKind::srem, "t", "a"), make_row(4, RowKind::sadd, "t", "")}),
+              ElementsAre("0|t|set||||4", "0|t|set|b|||2"));
+}
+
 TEST_F(CurrentView, HidesWhatIsDeletedExpiredOrFlushed) {
   Row elsewhere = make_row(7, RowKind::set, "o", "", "kept");
   elsewhere.db = 3;
@@ -115,20 +121,22 @@ class RandomRows {
     row.kind = static_cast<RowKind>(pick(static_cast<int>(RowKind::lease) + 1));
     // Those of linked sites have tests of their own.
     if (is_count(row.kind) || row.kind == RowKind::htype) row.kind = RowKind::set;
+    if (row.kind == RowKind::stype) row.kind = RowKind::srem;
     // Flushes and messages, whose effect is wide or none, less often than the rest.
     if (row.kind >= RowKind::flush && pick(4) != 0) row.kind = RowKind::hset;
     row.origin = kOrigin + pick(2);
     row.seq = ++seqs_[row.origin];
     do {
       row.version = floor_ + static_cast<Version>(pick(300)) + 1;
-      row.site = kSite + pick(2);
+      // Who takes a member out names the adds of other sites, which a test of its own looks at.
+      row.site = is_of_member(row.kind) ? kSite : kSite + pick(2);
     } while (!used_.insert({row.version, row.site}).second);
     highest_ = std::max(highest_, row.version);
     row.db = static_cast<std::uint8_t>(pick(2));
     if (row.kind != RowKind::flush && row.kind != RowKind::lease)
       made.key = std::string(1, static_cast<char>('a' + pick(5)));
     if (parts_have_field(row.kind)) made.field = std::string(static_cast<std::size_t>(pick(3)), 'f');
-    if (row.kind != RowKind::del && row.kind != RowKind::hdel)
+    if (row.kind != RowKind::del && row.kind != RowKind::hdel && !is_of_member(row.kind))
       made.value = std::string(static_cast<std::size_t>(pick(4)), 'v');
     const int deadline = pick(4);
     if ((row.kind == RowKind::set || row.kind == RowKind::expire) && deadline > 0) {
@@ -145,7 +153,10 @@ class RandomRows {
 
  private:
   static bool parts_have_field(RowKind kind) {
-    return kind == RowKind::hset || kind == RowKind::hcreate || kind == RowKind::hdel;
+    return kind == RowKind::hset || kind == RowKind::hcreate || kind == RowKind::hdel || is_of_member(kind);
+  }
+  static bool is_of_member(RowKind kind) {
+    return kind == RowKind::sadd || kind == RowKind::screate || kind == RowKind::srem;
   }
   int pick(int below) { return std::uniform_int_distribution<int>(0, below - 1)(random_); }
 

@@ -72,8 +72,8 @@ TEST(OpenSqlite, MakesADatabaseThatIsMarkedAsOurs) {
     EXPECT_GT(site, 0);
   }
   EXPECT_EQ(query_integer(folder.path(), "PRAGMA application_id"), 0x49737468);
-  EXPECT_EQ(query_integer(folder.path(), "PRAGMA user_version"), 1);
-  EXPECT_EQ(query_integer(folder.path(), "SELECT version FROM schema_version"), 1);
+  EXPECT_EQ(query_integer(folder.path(), "PRAGMA user_version"), 2);
+  EXPECT_EQ(query_integer(folder.path(), "SELECT version FROM schema_version"), 2);
   EXPECT_EQ(query_lines(folder.path(), "PRAGMA journal_mode"), std::vector<std::string>{"wal"});
   EXPECT_EQ(open_log(folder.url())->site(), site) << "a database keeps its site id";
   const TempFolder other;
@@ -150,10 +150,33 @@ TEST(OpenSqlite, RefusesFilesOfOthers) {
   }
 }
 
+// What version 1 lacks is what its view shows.
+TEST(OpenSqlite, BringsVersion1UpToDateAndKeepsWhatIsThere) {
+  const TempFolder folder;
+  SiteId site = 0;
+  {
+    const auto log = open_log(folder.url());
+    site = log->site();
+    log->append(
+        make_batch({make_row(1, RowKind::set, "k", "", "v"), make_row(2, RowKind::hset, "h", "f", "w")}));
+  }
+  run_sql(folder.path(),
+          "DROP VIEW current; CREATE VIEW current AS SELECT 'old' AS old; PRAGMA user_version = 1; "
+          "UPDATE schema_version SET version = 1; PRAGMA wal_checkpoint(TRUNCATE)");
+  const auto log = open_log(folder.url());
+  EXPECT_EQ(log->site(), site);
+  EXPECT_EQ(query_integer(folder.path(), "PRAGMA user_version"), 2);
+  EXPECT_EQ(query_lines(folder.path(), "SELECT version FROM schema_version ORDER BY 1"),
+            (std::vector<std::string>{"1", "2"}));
+  log->append(make_batch({make_row(3, RowKind::screate, "t", "m")}));
+  EXPECT_EQ(query_lines(folder.path(), "SELECT key, type, field, value FROM current ORDER BY key"),
+            (std::vector<std::string>{"h|hash|f|w", "k|string||v", "t|set|m|"}));
+}
+
 TEST(OpenSqlite, RefusesANewerSchema) {
   const TempFolder folder;
   open_log(folder.url());
-  run_sql(folder.path(), "PRAGMA user_version = 2");
+  run_sql(folder.path(), "PRAGMA user_version = 3");
   expect_refused(folder, folder.url(), "newer");
 }
 

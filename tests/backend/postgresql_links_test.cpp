@@ -335,8 +335,8 @@ TEST(PostgresqlLinksTest, RefusesWhatIsNoPeerInOneClearLine) {
   const auto refusal = [&](const std::string& url) { return failure([&] { a.links->connect(url); }); };
   EXPECT_THAT(refusal(empty.url()), HasSubstr(empty.name() + ": there is no Isthmus in this database"));
   EXPECT_THAT(refusal(foreign.url()), HasSubstr("not ours"));
-  EXPECT_THAT(refusal(old.url()), HasSubstr("version 1, ours 2: upgrade it first"));
-  EXPECT_THAT(refusal(newer.url()), HasSubstr("version 99, ours 2: upgrade this site first"));
+  EXPECT_THAT(refusal(old.url()), HasSubstr("version 1, ours 3: upgrade it first"));
+  EXPECT_THAT(refusal(newer.url()), HasSubstr("version 99, ours 3: upgrade this site first"));
   EXPECT_THAT(refusal(shared_cluster().url("no_such_database")), HasSubstr("does not exist"));
   EXPECT_THAT(refusal("postgresql://127.0.0.1:1/db"), HasSubstr("postgresql://127.0.0.1:1/db"));
   const std::string role = "role_of_" + empty.name();

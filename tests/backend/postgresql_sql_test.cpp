@@ -2,6 +2,7 @@
 #include <chrono>
 #include <limits>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -229,6 +230,58 @@ TEST_F(PostgresqlCountersTest, GoOnFromTheCheckpoint) {
   log_->write_checkpoint({{based}, {}});
   EXPECT_EQ(database_.load().keys[0].totals, "");
   EXPECT_THAT(current(), ElementsAre("based||10", "h|f|9", "nothing||13"));
+}
+
+class PostgresqlSetsTest : public PostgresqlCountersTest {
+ protected:
+  // A row about a member of the set t, of a site and at a version.
+  Row member(RowKind kind, std::string_view name, SiteId site, Version version) {
+    Row row = at(next(kind, "t", name), version);
+    row.site = site;
+    return row;
+  }
+  Row takes_back(std::string_view name, SiteId site, Version version) {
+    Row row = member(RowKind::srem, name, kSite, 1000 + version);
+    row.count = {.base_version = version, .base_site = site};
+    return row;
+  }
+};
+
+TEST_F(PostgresqlSetsTest, AMemberIsThereUntilEveryAddHasBeenTakenBack) {
+  EXPECT_THAT(
+      after({takes_back("a", 8, 20), member(RowKind::sadd, "a", 8, 20), member(RowKind::sadd, "b", 8, 10),
+             member(RowKind::sadd, "b", kSite, 30), takes_back("b", kSite, 30)}),
+      ElementsAre("t|b|"));
+  EXPECT_THAT(after({takes_back("b", 8, 10)}), IsEmpty());
+  EXPECT_THAT(after({member(RowKind::sadd, "b", 8, 11)}), ElementsAre("t|b|"));
+  EXPECT_THAT(after({at(next(RowKind::del, "t"), 40)}), IsEmpty());
+  EXPECT_THAT(after({member(RowKind::sadd, "c", 8, 50), at(next(RowKind::hset, "t", "f", "v"), 60)}),
+              ElementsAre("t|f|v"));
+  EXPECT_THAT(after({member(RowKind::sadd, "d", 8, 70)}), ElementsAre("t|d|"));
+}
+
+TEST_F(PostgresqlSetsTest, GoOnFromTheCheckpoint) {
+  log_->append(make_batch({next(RowKind::set, "other", "", "v")}));
+  StoredKey set;
+  set.key = "t";
+  set.type = StoredType::set;
+  set.version = 30;
+  set.site = kSite;
+  const std::string dots = std::to_string(kSite) + "=30- 8=20";
+  const StoredField two{0, "t", "two", "", 30, kSite, dots, false, false};
+  const StoredField one{0, "t", "one", "", 25, 8, "", false, false};
+  const StoredField gone{0, "t", "gone", "", 25, 9, "8=20- 9=25-", true, false};
+  log_->shared()->guard_checkpoint(0);
+  log_->write_checkpoint({{set}, {two, one, gone}});
+  log_->finish_checkpoint({{kOrigin, seq_}});
+  EXPECT_THAT(current(), ElementsAre("t|one|", "t|two|"));
+  const Recorder loaded = database_.load();
+  EXPECT_EQ(loaded.keys.back().type, StoredType::set);
+  std::set<std::string> totals;
+  for (const StoredField& field : loaded.fields) totals.insert(field.totals);
+  EXPECT_THAT(totals, ElementsAre("", dots, gone.totals));
+  EXPECT_THAT(after({takes_back("one", 8, 25), takes_back("two", 8, 19)}), ElementsAre("t|two|"));
+  EXPECT_THAT(after({takes_back("two", 8, 20), member(RowKind::sadd, "gone", 9, 24)}), IsEmpty());
 }
 
 }  // namespace

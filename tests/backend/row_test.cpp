@@ -19,6 +19,8 @@ TEST(RowKindName, IsTheWordOfTheContract) {
   EXPECT_EQ(row_kind_name(RowKind::set), "set");
   EXPECT_EQ(row_kind_name(RowKind::hcreate), "hcreate");
   EXPECT_EQ(row_kind_name(RowKind::hdel), "hdel");
+  EXPECT_EQ(row_kind_name(RowKind::screate), "screate");
+  EXPECT_EQ(row_kind_name(RowKind::stype), "stype");
   EXPECT_EQ(row_kind_name(RowKind::flush), "flush");
   EXPECT_EQ(row_kind_name(RowKind::spublish), "spublish");
   EXPECT_EQ(row_kind_name(RowKind::lease), "lease");

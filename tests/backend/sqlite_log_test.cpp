@@ -39,8 +39,8 @@ void cut_all(Log& log) {
 
 /// Kinds that only a shared log of linked sites has.
 bool is_of_links(RowKind kind) {
-  return is_count(kind) || kind == RowKind::htype || kind == RowKind::frontier || kind == RowKind::reach ||
-         kind == RowKind::subscribers;
+  return is_count(kind) || kind == RowKind::htype || kind == RowKind::stype || kind == RowKind::frontier ||
+         kind == RowKind::reach || kind == RowKind::subscribers;
 }
 
 std::vector<Row> rows_of_every_kind() {

@@ -102,6 +102,10 @@ void Model::key(const StoredKey& stored) {
   }
   if (stored.type == StoredType::hash)
     facts_.push_back({What::hash, stored.db, stored.key, "", stamp, {}, {}});
+  if (stored.type == StoredType::set) {
+    sets_.insert({stored.db, stored.key});
+    facts_.push_back({What::set, stored.db, stored.key, "", stamp, {}, {}});
+  }
   facts_.push_back({What::cut, stored.db, stored.key, "", {stored.cut_version, stored.cut_site}, {}, {}});
   facts_.push_back({What::deadline,
                     stored.db,
@@ -115,7 +119,7 @@ void Model::key(const StoredKey& stored) {
 void Model::field(const StoredField& stored) {
   std::optional<std::string> value;
   if (!stored.deleted) value = stored.value;
-  facts_.push_back({What::field,
+  facts_.push_back({sets_.contains({stored.db, stored.key}) ? What::member : What::field,
                     stored.db,
                     stored.key,
                     stored.field,
@@ -129,7 +133,7 @@ void Model::row(const Row& row) {
     facts_.push_back({what,
                       row.db,
                       std::string(row.key),
-                      what == What::field ? std::string(row.field) : "",
+                      what == What::field || what == What::member ? std::string(row.field) : "",
                       {row.version, row.site},
                       std::move(value),
                       expire_at});
@@ -151,6 +155,15 @@ void Model::row(const Row& row) {
     case RowKind::hdel:
       add(What::field, {}, {});
       break;
+    case RowKind::screate:
+      add(What::deadline, {}, {});
+      [[fallthrough]];
+    case RowKind::sadd:
+      add(What::member, "", {});
+      break;
+    case RowKind::srem:
+      add(What::member, {}, {});
+      break;
     case RowKind::del:
       add(What::cut, {}, {});
       add(What::deadline, {}, {});
@@ -167,6 +180,7 @@ void Model::row(const Row& row) {
     case RowKind::incr:  // from here on of linked sites: tests of their own look at them
     case RowKind::hincr:
     case RowKind::htype:
+    case RowKind::stype:
     case RowKind::frontier:
     case RowKind::reach:
     case RowKind::subscribers:
@@ -185,6 +199,12 @@ std::map<std::pair<int, std::string>, Model::KeyState> Model::fold() const {
     KeyState& state = keys[{fact.db, fact.key}];
     if (fact.what == What::cut) state.cut = std::max(state.cut, fact.stamp);
     if (fact.what == What::hash) state.hash_stamp = std::max(state.hash_stamp, fact.stamp);
+    if (fact.what == What::set || fact.what == What::member)
+      state.set_stamp = std::max(state.set_stamp, fact.stamp);
+    if (fact.what == What::member) {
+      auto& member = state.members[fact.field];
+      if (fact.stamp > member.first) member = {fact.stamp, fact.value.has_value()};
+    }
     if (fact.what == What::string && fact.stamp > state.string_stamp) {
       state.string_stamp = fact.stamp;
       state.value = fact.value.value();
@@ -215,12 +235,20 @@ Model::State Model::visible(std::int64_t now_ms) const {
   for (const auto& [name, state] : fold()) {
     if (state.expire_at && *state.expire_at <= now_ms) continue;
     if (state.string_stamp > Stamp{0, 0} && state.string_stamp >= state.cut &&
-        state.string_stamp > state.hash_stamp) {
+        state.string_stamp > std::max(state.hash_stamp, state.set_stamp)) {
       seen[{name.first, name.second, "string", ""}] = {state.value, state.expire_at};
     }
     for (const auto& [field, cell] : state.fields) {
-      if (!cell.second || cell.first < state.cut || cell.first < state.string_stamp) continue;
+      if (!cell.second || cell.first < state.cut ||
+          cell.first < std::max(state.string_stamp, state.set_stamp))
+        continue;
       seen[{name.first, name.second, "hash", field}] = {*cell.second, state.expire_at};
+    }
+    for (const auto& [member, cell] : state.members) {
+      if (!cell.second || cell.first < state.cut ||
+          cell.first < std::max(state.string_stamp, state.hash_stamp))
+        continue;
+      seen[{name.first, name.second, "set", member}] = {"", state.expire_at};
     }
   }
   return seen;
@@ -237,17 +265,24 @@ CheckpointChunk Model::checkpoint() const {
     key.expire_at = state.expire_at;
     // A field that died by a change of type leaves no trace in the checkpoint but its absence.
     key.replace_fields = true;
-    const Stamp top = std::max(state.string_stamp, state.hash_stamp);
+    const Stamp top = std::max({state.string_stamp, state.hash_stamp, state.set_stamp});
     if (top > Stamp{0, 0} && top >= state.cut) {
       std::tie(key.version, key.site) = top;
-      key.type = top == state.string_stamp ? StoredType::string : StoredType::hash;
+      key.type = top == state.string_stamp ? StoredType::string
+                 : top == state.hash_stamp ? StoredType::hash
+                                           : StoredType::set;
       if (key.type == StoredType::string) key.value = state.value;
     }
     chunk.keys.push_back(key);
     for (const auto& [field, cell] : state.fields) {
-      if (cell.first < state.cut || cell.first < state.string_stamp) continue;
+      if (cell.first < state.cut || cell.first < std::max(state.string_stamp, state.set_stamp)) continue;
       chunk.fields.push_back({key.db, key.key, field, cell.second.value_or(""), cell.first.first,
                               cell.first.second, "", !cell.second.has_value(), false});
+    }
+    for (const auto& [member, cell] : state.members) {
+      if (cell.first < state.cut || cell.first < std::max(state.string_stamp, state.hash_stamp)) continue;
+      chunk.fields.push_back(
+          {key.db, key.key, member, "", cell.first.first, cell.first.second, "", !cell.second, false});
     }
   }
   return chunk;

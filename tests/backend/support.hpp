@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -93,7 +94,7 @@ class Model : public LoadSink {
   CheckpointChunk checkpoint() const;
 
  private:
-  enum class What { string, hash, field, cut, deadline, flush };
+  enum class What { string, hash, field, set, member, cut, deadline, flush };
   struct Fact {
     What what;
     int db;
@@ -103,14 +104,16 @@ class Model : public LoadSink {
     std::optional<std::int64_t> expire_at;
   };
   struct KeyState {
-    Stamp cut{0, 0}, string_stamp{0, 0}, hash_stamp{0, 0}, deadline_stamp{0, 0};
+    Stamp cut{0, 0}, string_stamp{0, 0}, hash_stamp{0, 0}, set_stamp{0, 0}, deadline_stamp{0, 0};
     std::string value;
     std::optional<std::int64_t> expire_at;
     std::map<std::string, std::pair<Stamp, std::optional<std::string>>> fields;
+    std::map<std::string, std::pair<Stamp, bool>> members;  // all of one site: the last row says what is
   };
   std::map<std::pair<int, std::string>, KeyState> fold() const;
 
   std::vector<Fact> facts_;
+  std::set<std::pair<int, std::string>> sets_;  // of a checkpoint: their fields are members
 };
 
 }  // namespace isthmus::backend::test

@@ -42,7 +42,7 @@ RULES = {
 CLEARLY_LATER_SECONDS = 10.0
 GONE_EVENTS = {"del", "expired", "rename_from"}
 # Said of a key that goes, before the word that says so.
-MAYBE_GONE_EVENTS = {"hdel"}
+MAYBE_GONE_EVENTS = {"hdel", "srem", "spop"}
 
 
 class TimedRegister(Register):

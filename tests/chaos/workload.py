@@ -20,7 +20,7 @@ STALE_TOLERANCE = 1.3        # "within a second", and what a busy machine may ta
 SLOW_SECONDS = 4.0
 SHARED = 4                   # keys, and as many fields, that all sites write
 TALLIES = 3                  # counters that are strings, and as many that are fields
-MIXED = 4                    # keys that are strings and hashes in turn
+MIXED = 4                    # keys that are strings, hashes and sets in turn
 OPEN_GRAVES = 2000
 DAY_SECONDS = 86400
 PROBE_PAUSE = 0.02
@@ -357,7 +357,9 @@ class Mixing(SiteClient):
         words = self.random.choice([
             ("SET", one, self.random.random()), ("HSET", one, "f", self.random.random(), "g", 1), ("HDEL", one, "f"),
             ("DEL", one), ("PEXPIRE", one, self.random.randrange(200, 3000)), ("PERSIST", one), ("RENAME", one, other),
-            ("INCR", one), ("HINCRBY", one, "g", 2), ("APPEND", one, "x"), ("SET", one, 5, "PX", 800), ("COPY", one, other)])
+            ("INCR", one), ("HINCRBY", one, "g", 2), ("APPEND", one, "x"), ("SET", one, 5, "PX", 800), ("COPY", one, other),
+            ("SADD", one, "f", self.random.randrange(5)), ("SADD", one, "f"), ("SREM", one, "f"), ("SPOP", one), ("SMOVE", one, other, "f"),
+            ("SUNIONSTORE", one, one, other)])
         await self.connection.command(*words)
 
 

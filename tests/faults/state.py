@@ -3,13 +3,14 @@
 from clients import Broken, Connection
 
 SCAN_COUNT = 1000
-# isthmus.current has one row for each string and each field.
+READERS = {b"hash": "HGETALL", b"set": "SMEMBERS"}
+# isthmus.current has one row for each string, each field and each member.
 CURRENT = ("SELECT db, key, type, field, value, round(extract(epoch FROM expire_at) * 1000)::bigint FROM isthmus.current "
            "WHERE db = 0")
 
 
 async def of_server(world, server):
-    """{key: (type, value or {field: value}, deadline or None)}, all texts. Raises Broken or Unreachable."""
+    """{key: (type, value, {field: value} or {member: None}, deadline or None)}, all texts. Raises Broken or Unreachable."""
     connection = Connection(world, server)
     state, cursor = {}, b"0"
     while True:
@@ -29,14 +30,16 @@ async def read_keys(connection, keys, state):
     kinds = [reply.value for reply in await connection.pipeline(*(("TYPE", key) for key in keys))]
     commands = []
     for key, kind in zip(keys, kinds):
-        commands += [("HGETALL" if kind == b"hash" else "GET", key), ("PEXPIRETIME", key)]
+        commands += [(READERS.get(kind, "GET"), key), ("PEXPIRETIME", key)]
     replies = await connection.pipeline(*commands)
     for key, kind, value, deadline in zip(keys, kinds, replies[::2], replies[1::2]):
         if kind == b"none" or value.plain() is None:
             continue  # it expired meanwhile
-        text = [part.decode() for part in value.plain()] if kind == b"hash" else value.plain().decode()
+        text = [part.decode() for part in value.plain()] if kind in READERS else value.plain().decode()
         if kind == b"hash":
             text = dict(zip(text[::2], text[1::2]))
+        elif kind == b"set":
+            text = dict.fromkeys(text)
         state[key.decode()] = (kind.decode(), text, deadline.value if deadline.value >= 0 else None)
 
 
@@ -44,9 +47,10 @@ def of_sql(cluster):
     """The same by isthmus.current."""
     state = {}
     for _, key, kind, field, value, deadline in cluster.rows(CURRENT):
-        key, field, value = map(readable, (key, field, value))
+        key, field = map(readable, (key, field))
+        value = None if kind == "set" else readable(value)
         deadline = int(deadline) if deadline else None
-        if kind == "hash":
+        if kind in ("hash", "set"):
             state.setdefault(key, (kind, {}, deadline))[1][field] = value
         else:
             state[key] = (kind, value, deadline)

@@ -55,6 +55,12 @@ void write_samples(Client& client) {
                                                   {"SET", "old name", "moved"},
                                                   {"RENAME", "old name", "new name"},
                                                   {"COPY", "hash", "copied"},
+                                                  {"SADD", "set", "a", "b", binary, "7"},
+                                                  {"SREM", "set", "b"},
+                                                  {"PEXPIRE", "set", "1000000000"},
+                                                  {"SADD", "popped", "1", "2"},
+                                                  {"SPOP", "popped", "2"},
+                                                  {"SMOVE", "set", "moved to", "7"},
                                                   {"SET", "was hash", "x"},
                                                   {"HSET", "was string", "f", "v"},
                                                   {"SELECT", "5"},
@@ -85,10 +91,14 @@ void check_samples(Client& client) {
   EXPECT_EQ(client.call({"HGET", "hash", "n"}).text, "7");
   EXPECT_GT(client.call({"PTTL", "hash"}).integer, 900'000'000);
   EXPECT_EQ(client.call({"HLEN", "copied"}).integer, 3);
-  EXPECT_EQ(client.call({"EXISTS", "gone", "emptied", "old name", "flushed"}).integer, 0);
+  EXPECT_EQ(client.call({"SCARD", "set"}).integer, 2);
+  EXPECT_EQ(client.call({"SISMEMBER", "set", binary}).integer, 1);
+  EXPECT_EQ(client.call({"SISMEMBER", "moved to", "7"}).integer, 1);
+  EXPECT_GT(client.call({"PTTL", "set"}).integer, 900'000'000);
+  EXPECT_EQ(client.call({"EXISTS", "gone", "emptied", "popped", "old name", "flushed"}).integer, 0);
   EXPECT_EQ(client.call({"GET", "new name"}).text, "moved");
   EXPECT_EQ(client.call({"TYPE", "was string"}).text, "hash");
-  EXPECT_EQ(client.call({"DBSIZE"}).integer, 13);
+  EXPECT_EQ(client.call({"DBSIZE"}).integer, 15);
   client.call({"SELECT", "5"});
   EXPECT_EQ(client.call({"GET", "elsewhere"}).text, "five");
   client.call({"SELECT", "6"});
@@ -273,6 +283,8 @@ TEST_F(Durability, TheViewCurrentShowsTheState) {
   client.call({"SET", "greeting", "hello world"});
   client.call({"HSET", "room", "sid", "r1", "uid", "u1"});
   client.call({"HDEL", "room", "uid"});
+  client.call({"SADD", "seats", "s1", "s2"});
+  client.call({"SREM", "seats", "s1"});
   client.call({"SET", "dropped", "x"});
   client.call({"DEL", "dropped"});
   const auto deadline = "4102444800000";
@@ -285,6 +297,7 @@ TEST_F(Durability, TheViewCurrentShowsTheState) {
       {"0", "greeting", "string", "NULL", "hello world", "NULL"},
       {"0", "later", "string", "NULL", "l", deadline},
       {"0", "room", "hash", "sid", "r1", "NULL"},
+      {"0", "seats", "set", "s2", "NULL", "NULL"},
       {"9", "other", "string", "NULL", "db", "NULL"}};
   const std::string query =
       "SELECT db, key, type, field, value, expire_at FROM current ORDER BY db, key, field";

@@ -316,6 +316,12 @@ TEST_F(Site, TakesRequestsFromSql) {
   EXPECT_EQ(events.next_message().channel, "__keyevent@0__:del");
   value("SELECT isthmus.del('k')");
   EXPECT_EQ(events.next_message().channel, "__keyevent@0__:del");
+  value("SELECT isthmus.sadd('t', 'm')");
+  EXPECT_EQ(events.next_message().channel, "__keyevent@0__:sadd");
+  EXPECT_EQ(show(reader.call({"SMEMBERS", "t"})), "1) \"m\"");
+  value("SELECT isthmus.srem('t', 'm')");
+  EXPECT_EQ(events.next_message().channel, "__keyevent@0__:srem");
+  EXPECT_EQ(events.next_message().channel, "__keyevent@0__:del");
   value("SELECT isthmus.publish('news', 'hi')");
   EXPECT_EQ(events.next_message(), (Message{"pmessage", "news", "news", "hi", {}}));
   EXPECT_TRUE(eventually([&] { return value("SELECT count(*) FROM isthmus.inbox") == "0"; }));

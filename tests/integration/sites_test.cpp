@@ -188,6 +188,8 @@ TEST_F(Sites, GoOnAloneAndAddUpWhatTheyCounted) {
   EXPECT_EQ(call(0, {"SET", "both", "before"}), "OK");
   EXPECT_EQ(call(0, {"SET", "gone", "1"}), "OK");
   expect_everywhere({"GET", "gone"}, "\"1\"");
+  EXPECT_EQ(call(0, {"SADD", "members", "kept", "removed"}), "(integer) 2");
+  expect_everywhere({"SCARD", "members"}, "(integer) 2");
   cut(0, 1);
   cut(0, 2);
   cut(1, 2);
@@ -197,7 +199,12 @@ TEST_F(Sites, GoOnAloneAndAddUpWhatTheyCounted) {
     EXPECT_EQ(client(i).call({"INCR", "fresh"}).type, resp::Value::Type::integer);
     EXPECT_EQ(client(i).call({"HINCRBY", "hash", "n", "2"}).type, resp::Value::Type::integer);
     EXPECT_EQ(call(i, {"SET", "own:" + places_[i].name, "1"}), "OK");
+    EXPECT_EQ(call(i, {"SADD", "members", places_[i].name}), "(integer) 1");
   }
+  // Taken out at two sites, and added again at the third, which knows nothing of that.
+  EXPECT_EQ(call(2, {"SADD", "members", "kept"}), "(integer) 0");
+  EXPECT_EQ(call(0, {"SREM", "members", "kept", "removed"}), "(integer) 2");
+  EXPECT_EQ(call(1, {"SREM", "members", "kept"}), "(integer) 1");
   EXPECT_EQ(call(1, {"DEL", "gone"}), "(integer) 1");
   EXPECT_EQ(call(2, {"SET", "both", "after"}), "OK");
   heal(0, 1);
@@ -209,6 +216,8 @@ TEST_F(Sites, GoOnAloneAndAddUpWhatTheyCounted) {
   expect_everywhere({"GET", "gone"}, "(nil)");
   expect_everywhere({"GET", "both"}, "\"after\"");
   expect_everywhere({"GET", "own:c"}, "\"1\"");
+  expect_everywhere({"SMISMEMBER", "members", "a", "b", "c", "kept", "removed"},
+                    "1) (integer) 1\n2) (integer) 1\n3) (integer) 1\n4) (integer) 1\n5) (integer) 0");
   EXPECT_TRUE(eventually([&] { return all_equal(); }, kLinkPatience));
 }
 

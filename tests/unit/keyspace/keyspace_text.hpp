@@ -10,6 +10,7 @@
 namespace isthmus {
 
 /// What clients would see of a database at `now_ms`: `key=value@deadline` and `key{field=value,…}@deadline`,
+/// of a set `key{member,…}`,
 /// sorted.
 inline std::string text_of(Keyspace& keyspace, std::uint8_t db = 0, std::int64_t now_ms = 0) {
   std::map<std::string, std::string> keys;
@@ -23,7 +24,8 @@ inline std::string text_of(Keyspace& keyspace, std::uint8_t db = 0, std::int64_t
         std::map<std::string, std::string> fields;
         hash_for_each(node, false,
                       [&](const FieldView& field) { fields[std::string(field.name)] = field.value; });
-        for (const auto& [name, value] : fields) text += (text.empty() ? "{" : ",") + name + "=" + value;
+        for (const auto& [name, value] : fields)
+          text += (text.empty() ? "{" : ",") + name + (node.is_set() ? "" : "=" + value);
         text += "}";
       }
       if (node.deadline() != kNoDeadline) text += "@" + std::to_string(node.deadline());

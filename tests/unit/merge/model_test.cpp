@@ -1,6 +1,7 @@
 // Several sites with the real commands, clock and merge, joined by links that are cut and healed; a toy only
 // in what carries the rows. MERGE.md says which rules the runs rest on; each of them left out makes a run
 // fail.
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <memory>
@@ -150,7 +151,7 @@ class ModelSite {
     for_each_copied_row(other.keyspace(), [&](const Row& row) {
       const auto known = mine.find(row.site);
       const bool covered = known != mine.end() && row.version <= known->second;
-      if (covered && rules_.skip_what_is_covered) return;
+      if (covered && rules_.skip_what_is_covered && row.kind != RowKind::srem) return;
       copied.emplace_back().append(row);
     });
     for (const RowBatch& one : copied) {
@@ -252,7 +253,16 @@ const Commands kAllCommands = {{"SET", "s", "1"},
                                {"GETDEL", "s"},
                                {"INCRBY", "exact", "3"},
                                {"INCRBY", "exact", "-1"},
-                               {"HINCRBY", "exact:h", "f", "2"}};
+                               {"HINCRBY", "exact:h", "f", "2"},
+                               {"SADD", "t", "a", "b"},
+                               {"SREM", "t", "a"},
+                               {"SPOP", "t"},
+                               {"DEL", "t"},
+                               {"PEXPIRE", "t", "40"},
+                               {"SADD", "h", "a"},
+                               {"SADD", "s", "f"},
+                               {"SUNIONSTORE", "t", "t", "h"},
+                               {"HSET", "t", "f", "1"}};
 
 // Little else than what makes a hash come, go and expire: conflicts are denser.
 const Commands kHashCommands = [] {
@@ -271,11 +281,41 @@ const Commands kHashCommands = [] {
   return commands;
 }();
 
+// The same of a set; two keys, so that members move.
+const Commands kSetCommands = [] {
+  Commands commands;
+  for (const std::string_view key : {"h", "i", "j"}) {
+    for (const std::string_view member : {"e", "f", "g"}) {
+      commands.insert(commands.end(), 4, {"SADD", key, member});
+      commands.insert(commands.end(), 2, {"SREM", key, member});
+      commands.push_back({"SMOVE", key, key == "h" ? "i" : "h", member});
+    }
+    commands.push_back({"SPOP", key});
+    commands.push_back({"DEL", key});
+    commands.push_back({"PERSIST", key});
+    commands.push_back({"SDIFFSTORE", key, "h", "i"});
+    commands.push_back({"SET", key, "1"});
+    commands.push_back({"HSET", key, "e", "1"});
+    for (const std::string_view ms : {"25", "150", "1000"}) commands.push_back({"PEXPIRE", key, ms});
+  }
+  return commands;
+}();
+
+// Members that nothing but SREM takes out.
+const Commands kExactSetCommands = [] {
+  Commands commands;
+  for (const std::string_view member : {"e", "f", "g"}) {
+    commands.insert(commands.end(), 2, {"SADD", "h", member});
+    commands.push_back({"SREM", "h", member});
+  }
+  return commands;
+}();
+
 class Model {
  public:
   Model(std::uint32_t seed, const Rules& rules, const Commands& commands)
       : random_(seed), rules_(rules), commands_(commands) {
-    const std::size_t count = &commands == &kHashCommands ? 3 : 3 + below(3);
+    const std::size_t count = &commands == &kAllCommands ? 3 + below(3) : 3;
     for (std::size_t i = 0; i < count; ++i) {
       const std::int64_t offset = static_cast<std::int64_t>(below(kSkewMs)) - kSkewMs / 2;
       sites_.push_back(std::make_unique<ModelSite>(static_cast<SiteId>(i + 1), count, offset, rules));
@@ -289,6 +329,7 @@ class Model {
     std::int64_t t = kBusyMs;
     for (; t < kBusyMs + kQuietMs; t += kStepMs) quiet_step(t);
     if (std::string problem = compare(t); !problem.empty()) return problem;
+    if (std::string problem = check_adds(t); !problem.empty()) return problem;
     return delete_all(t);
   }
 
@@ -309,7 +350,8 @@ class Model {
       if (chance(.35) && has_caught_up(*site)) command(*site, t);
     }
     quiet_step(t);
-    meet_trouble(t);
+    // What a site has seen is counted by the rows that the links brought.
+    if (&commands_ != &kExactSetCommands) meet_trouble(t);
   }
 
   // A site that went back in time counts on what the others have forgotten, until it knows what it knew.
@@ -372,6 +414,10 @@ class Model {
   }
 
   void command(ModelSite& site, std::int64_t t) {
+    if (&commands_ == &kExactSetCommands) {
+      exact_command(site, t);
+      return;
+    }
     if (chance(.004)) {
       site.run(t, {"SELECT", "1"});
       site.run(t, {"FLUSHDB"});
@@ -384,6 +430,33 @@ class Model {
     site.run(t, args);
     if (args[0].find("INCRBY") == std::string_view::npos || !args[1].starts_with("exact")) return;
     counted_.push_back({site.id(), site.rows().size(), args[1], std::stoll(std::string(args.back()))});
+  }
+
+  void exact_command(ModelSite& site, std::int64_t t) {
+    const auto& args = commands_[below(static_cast<std::uint32_t>(commands_.size()))];
+    const std::string_view member = args[2];
+    site.run(t, args);
+    if (args[0] == "SADD") {
+      adds_.push_back({site.id(), site.rows().size(), member});
+      return;
+    }
+    std::erase_if(adds_, [&](const Add& add) {
+      const bool seen = add.site == site.id() || site.cursors[static_cast<std::size_t>(add.site)] >= add.rows;
+      return add.member == member && seen;
+    });
+  }
+
+  // A member is there if somebody has added it whom no removal has seen.
+  std::string check_adds(std::int64_t t) {
+    if (&commands_ != &kExactSetCommands) return {};
+    for (const std::string_view member : {"e", "f", "g"}) {
+      const bool is_there =
+          std::any_of(adds_.begin(), adds_.end(), [&](const Add& add) { return add.member == member; });
+      sites_[0]->run(t, {"SISMEMBER", "h", member});
+      if (sites_[0]->reply != (is_there ? ":1\r\n" : ":0\r\n"))
+        return std::string(member) + (is_there ? " is lost" : " came back");
+    }
+    return {};
   }
 
   std::int64_t counted(std::string_view key) const {
@@ -426,7 +499,7 @@ class Model {
     ModelSite& site = any_site();
     for (const std::string_view db : {"0", "1"}) {
       site.run(t, {"SELECT", db});
-      for (const std::string_view key : {"s", "h", "i", "j", "n", "m", "exact", "exact:h"})
+      for (const std::string_view key : {"s", "h", "i", "j", "n", "m", "t", "exact", "exact:h"})
         site.run(t, {"DEL", key});
     }
     for (const std::int64_t end = t + kQuietMs; t < end; t += kStepMs) {
@@ -454,6 +527,13 @@ class Model {
     std::string_view key;
     std::int64_t by;
   };
+  // An add of a member, and how many rows its site had then.
+  struct Add {
+    SiteId site;
+    std::size_t rows;
+    std::string_view member;
+  };
+  std::vector<Add> adds_;  // those that no removal has seen
   std::mt19937 random_;
   const Rules rules_;
   const Commands& commands_;
@@ -477,7 +557,13 @@ TEST(LinkedSites, EndEqualWithDeletedKeysGoneAndCountersExact) {
   for (std::uint32_t seed = 0; seed < 15; ++seed) {
     ASSERT_EQ(Model(seed, {}, kAllCommands).run(), "") << "seed " << seed;
     ASSERT_EQ(Model(seed, {}, kHashCommands).run(), "") << "seed " << seed << ", hashes";
+    ASSERT_EQ(Model(seed, {}, kSetCommands).run(), "") << "seed " << seed << ", sets";
   }
+}
+
+TEST(LinkedSites, KeepAMemberThatWasAddedBesideItsRemoval) {
+  for (std::uint32_t seed = 0; seed < 30; ++seed)
+    ASSERT_EQ(Model(seed, {}, kExactSetCommands).run(), "") << "seed " << seed;
 }
 
 TEST(LinkedSites, DoNotWhenSomethingIsForgottenBeforeItIsStable) {

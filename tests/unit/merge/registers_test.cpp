@@ -33,9 +33,11 @@ class RandomRows {
 
   void add() {
     static constexpr RowKind kKinds[] = {
-        RowKind::set,  RowKind::update, RowKind::hset,  RowKind::hset,   RowKind::hset,  RowKind::hcreate,
-        RowKind::hdel, RowKind::del,    RowKind::del,   RowKind::expire, RowKind::incr,  RowKind::incr,
-        RowKind::incr, RowKind::hincr,  RowKind::hincr, RowKind::hincr,  RowKind::htype, RowKind::flush};
+        RowKind::set,  RowKind::update, RowKind::hset,  RowKind::hset,    RowKind::hset,  RowKind::hcreate,
+        RowKind::hdel, RowKind::del,    RowKind::del,   RowKind::expire,  RowKind::incr,  RowKind::incr,
+        RowKind::incr, RowKind::hincr,  RowKind::hincr, RowKind::hincr,   RowKind::htype, RowKind::flush,
+        RowKind::sadd, RowKind::sadd,   RowKind::sadd,  RowKind::screate, RowKind::srem,  RowKind::srem,
+        RowKind::srem, RowKind::stype};
     Row row;
     row.kind = kKinds[below(std::size(kKinds))];
     if (row.kind == RowKind::flush && below(4) != 0) row.kind = RowKind::set;
@@ -43,13 +45,14 @@ class RandomRows {
     do {
       row.version = 1 + below(60);
     } while (!used_.insert({row.version, row.site}).second);
-    row.copied = row.kind == RowKind::htype;
+    row.copied = row.kind == RowKind::htype || row.kind == RowKind::stype;
     row.key = below(2) == 0 ? "a" : "b";
     counts_on_nothing_ = (row.kind == RowKind::incr) == (row.key == "a");
     if (row.kind == RowKind::flush) row.key = {};
     if (row.kind == RowKind::hset || row.kind == RowKind::hcreate || row.kind == RowKind::hdel ||
-        row.kind == RowKind::hincr)
+        row.kind == RowKind::hincr || is_of_member(row.kind))
       row.field = below(2) == 0 ? "f" : "g";
+    if (row.kind == RowKind::srem) choose_add(row);
     // What a write says follows from where it stands: two rows of one place say the same.
     const std::string value = std::to_string(row.version * 10);
     if (row.kind == RowKind::set || row.kind == RowKind::update || row.kind == RowKind::hset ||
@@ -59,6 +62,23 @@ class RandomRows {
       row.expire_at = 1000 + below(3);
     if (backend::is_count(row.kind) && !choose_base(row)) return;
     rows_.append(row);
+  }
+
+  static bool is_of_member(RowKind kind) {
+    return kind == RowKind::sadd || kind == RowKind::screate || kind == RowKind::srem;
+  }
+
+  // What a site takes back it has seen; without a base it is what itself has added.
+  void choose_add(Row& row) {
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+      const Row known = rows_[i];
+      const bool is_add = known.kind == RowKind::sadd || known.kind == RowKind::screate;
+      if (!is_add || known.key != row.key || known.field != row.field || known.version > row.version)
+        continue;
+      if (row.count.base_version == 0 || below(2) == 0)
+        row.count = {.base_version = known.version, .base_site = known.site};
+    }
+    if (below(4) == 0) row.count = {};
   }
 
   // Whether nothing can be there because of that row: it deleted, or it is of a string that has expired.
@@ -83,11 +103,11 @@ class RandomRows {
     std::vector<std::pair<Point, std::string>> bases;
     for (std::size_t i = 0; i < rows_.size(); ++i) {
       const Row known = rows_[i];
-      if (known.version >= row.version || backend::is_count(known.kind) || known.kind == RowKind::htype)
-        continue;
+      if (known.version >= row.version || backend::is_count(known.kind) || known.copied) continue;
       const bool same = known.kind == RowKind::flush || known.key == row.key;
       if (!same) continue;
       const bool of_field = row.kind == RowKind::hincr;
+      if (is_of_member(known.kind)) continue;
       const bool writes = of_field ? known.field == row.field && !known.value.empty()
                                    : known.field.empty() && !known.value.empty();
       if (writes) bases.emplace_back(Point{known.version, known.site}, known.value);
@@ -200,7 +220,7 @@ TEST_P(Registers, OutliveACheckpoint) {
       const Node* const node = all.find_any(key);
       if (node == nullptr) continue;
       restored.restore(all.stored(key));
-      if (!node->is_hash()) continue;
+      if (!node->has_fields()) continue;
       hash_for_each(*node, true,
                     [&](const FieldView& field) { restored.restore(all.stored(key, field.name)); });
     }

@@ -16,6 +16,9 @@ inline std::string text_of(const backend::Row& row) {
   if (!row.field.empty()) text += " field=" + std::string(row.field);
   if (!row.value.empty()) text += " value=" + std::string(row.value);
   if (row.expire_at) text += " at=" + std::to_string(*row.expire_at);
+  if (row.kind == backend::RowKind::srem)
+    text +=
+        " takes back " + std::to_string(row.count.base_version) + "." + std::to_string(row.count.base_site);
   if (!backend::is_count(row.kind)) return text;
   return text + " base=" + std::to_string(row.count.base_version) + "." +
          std::to_string(row.count.base_site) + " " + std::to_string(row.count.counter) + " adds " +

@@ -50,7 +50,8 @@ TEST_F(NetChangeTest, TellsWhatIsThereAndWhatIsGone) {
   fold(row(RowKind::set, 4, "s", {}, "1"));
   fold(row(RowKind::update, 5, "s", {}, "2"));
   fold(row(RowKind::hcreate, 6, "h", "f", "1"));
-  EXPECT_EQ(told(), (std::multiset<std::string>{"0 del old", "0 set s", "0 hset h"}));
+  fold(row(RowKind::screate, 7, "t", "m"));
+  EXPECT_EQ(told(), (std::multiset<std::string>{"0 del old", "0 set s", "0 hset h", "0 sadd t"}));
   EXPECT_TRUE(change_.empty());
   EXPECT_TRUE(told().empty());
 }
@@ -67,7 +68,10 @@ TEST(TellDifference, NamesEachKeyThatDiffersOnce) {
     keyspace->set_site(1);
     fold_row(*keyspace, row(RowKind::set, 1, "same", {}, "v"));
     fold_row(*keyspace, row(RowKind::hcreate, 2, "h", "f", "1"));
+    fold_row(*keyspace, row(RowKind::screate, 6, "t", "m"));
+    fold_row(*keyspace, row(RowKind::sadd, 7, "t", "n"));
   }
+  fold_row(after, row(RowKind::srem, 8, "t", "n"));
   fold_row(before, row(RowKind::set, 3, "gone"));
   fold_row(after, row(RowKind::set, 4, "new", {}, "v"));
   fold_row(after, row(RowKind::hset, 5, "h", "g", "2"));
@@ -75,7 +79,7 @@ TEST(TellDifference, NamesEachKeyThatDiffersOnce) {
   tell_difference(before, after, [&](std::string_view event, std::uint8_t, std::string_view key) {
     events.insert(std::string(event) + " " + std::string(key));
   });
-  EXPECT_EQ(events, (std::multiset<std::string>{"del gone", "set new", "hset h"}));
+  EXPECT_EQ(events, (std::multiset<std::string>{"del gone", "set new", "hset h", "srem t"}));
 }
 
 }  // namespace
