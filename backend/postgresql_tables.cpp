@@ -633,8 +633,7 @@ void fill_in(std::string& sql) {
 }  // namespace
 
 std::string postgresql_tables_sql() {
-  std::string sql =
-      std::string(kTables) + kTablesOfVersion2 + kComments + kPublicationsSql;
+  std::string sql = std::string(kTables) + kTablesOfVersion2 + kComments + kPublicationsSql;
   fill_in(sql);
   replace_all(sql, "@site@", std::to_string(random_id()));
   replace_all(sql, "@key@", index_part("key"));

@@ -4,14 +4,14 @@
 # To build the server. Boost 1.81 by name: Debian 12's default is older and lacks what we use.
 BUILD_PACKAGES=(
   cmake g++ ninja-build pkg-config
-  libboost1.81-dev libcli11-dev libjemalloc-dev libpq-dev libspdlog-dev libsqlite3-dev libssl-dev libxxhash-dev
+  libboost1.81-dev libcli11-dev libjemalloc-dev liblzf-dev libpq-dev libspdlog-dev libsqlite3-dev libssl-dev libxxhash-dev
   prometheus-cpp-dev
 )
 
 # What the program itself is linked with, for an image that has nothing else; certificates of public authorities are for
 # PostgreSQL behind one (sslrootcert).
 RUNTIME_PACKAGES=(
-  ca-certificates libjemalloc2 libpq5 libprometheus-cpp-core1.0 libspdlog1.10 libsqlite3-0 libssl3 libxxhash0
+  ca-certificates libjemalloc2 liblzf1 libpq5 libprometheus-cpp-core1.0 libspdlog1.10 libsqlite3-0 libssl3 libxxhash0
 )
 
 # For ./run postgres: the database server, which brings psql along, and redis-cli for the lines that it prints.

@@ -19,10 +19,12 @@ STRINGS = 600
 
 
 def fill(port):
-    """Strings, hashes and a list in two databases; some of them with a time to live."""
+    """Strings, hashes, sets and a list in two databases; some of them with a time to live."""
     client = resp.Client(port)
     commands = [("SET", f"s:{i}", "v" * (i % 70)) + (("PX", 10_000_000 + i) if i % 3 else ()) for i in range(STRINGS)]
     commands += [("HSET", f"h:{i}", "f", i, b"bin\x00\xff", "x" * i) for i in range(200)]
+    commands += [("SADD", f"t:{i}", *(range(i) if i % 2 else ("a", "", i)), i) for i in range(100)]
+    commands += [("SADD", "t:large", *range(3000)), ("EXPIRE", "t:9", 5000)]
     commands += [("EXPIRE", "h:7", 5000), ("RPUSH", "list", "a"), ("SELECT", 3), ("SET", b"\xff\r\n", b"\x00\xfe"), ("HSET", "h", "f", "v")]
     client.pipeline(commands)
     client.close()
@@ -34,13 +36,15 @@ def state(port):
     for db in (0, 3):
         client.command("SELECT", db)
         keys = sorted(item.value for item in client.command("SCAN", 0, "COUNT", 1000000).value[1].value)
-        replies = client.pipeline([(name, key) for key in keys for name in ("TYPE", "PEXPIRETIME", "GET", "HGETALL")])
+        replies = client.pipeline([(name, key) for key in keys for name in ("TYPE", "PEXPIRETIME", "GET", "HGETALL", "SMEMBERS")])
         for i, key in enumerate(keys):
-            kind, left, text, fields = (reply.plain() for reply in replies[4 * i:4 * i + 4])
+            kind, left, text, fields, members = (reply.plain() for reply in replies[5 * i:5 * i + 5])
             if kind in (b"string", "string"):
                 found[db, key] = (text, left)
             elif kind in (b"hash", "hash"):
                 found[db, key] = (sorted(zip(fields[::2], fields[1::2])), left)
+            elif kind in (b"set", "set"):
+                found[db, key] = (sorted(members), left)
     client.close()
     return found
 
@@ -61,6 +65,39 @@ def compare(checks, name, source, target):
     checks.equal(f"{name}: deadlines", near, len(theirs))
 
 
+MOVED = ("s:1", "h:1", "h:7", "t:8", "t:9", "t:large")
+
+
+def values(client, keys):
+    """What the keys hold, by the type of each, and roughly how long they live."""
+    kinds = [reply.value for reply in client.pipeline([("TYPE", key) for key in keys])]
+    readers = {b"hash": "HGETALL", b"set": "SMEMBERS"}
+    held = [reply.plain() for reply in client.pipeline([(readers.get(kind, "GET"), key) for kind, key in zip(kinds, keys)])]
+    lives = [reply.value >= 0 for reply in client.pipeline([("PTTL", key) for key in keys])]
+    return [(kind, sorted(value) if isinstance(value, list) else value, live) for kind, value, live in zip(kinds, held, lives)]
+
+
+def check_other_ways(checks, source, target):
+    """redis-server's own MIGRATE, and RESTORE through redis-cli --pipe."""
+    theirs, ours = resp.Client(source), resp.Client(target)
+    answer = theirs.command("MIGRATE", "127.0.0.1", target, "", 5, 5000, "COPY", "KEYS", *MOVED)
+    checks.equal("MIGRATE of redis-server", answer.text(), "+OK")
+    answer = theirs.command("MIGRATE", "127.0.0.1", target, "s:2", 5, 5000, "COPY")
+    checks.equal("MIGRATE of one key", answer.text(), "+OK")
+    answer = theirs.command("MIGRATE", "127.0.0.1", target, "s:2", 5, 5000, "COPY")
+    checks.check("MIGRATE over a key that is there", "BUSYKEY" in answer.text(), answer.text())
+    ours.command("SELECT", 5)
+    checks.equal("what MIGRATE has brought", values(ours, MOVED), values(theirs, MOVED))
+    payloads = [reply.value for reply in theirs.pipeline([("DUMP", key) for key in MOVED])]
+    piped = resp.encode(("SELECT", 6)) + b"".join(resp.encode(("RESTORE", key, 0, payload)) for key, payload in zip(MOVED, payloads))
+    done = subprocess.run(["redis-cli", "-p", str(target), "--pipe"], input=piped, capture_output=True, timeout=SECONDS)
+    checks.check("RESTORE by --pipe", f"errors: 0, replies: {len(MOVED) + 1}".encode() in done.stdout, done.stdout + done.stderr)
+    ours.command("SELECT", 6)
+    checks.equal("what --pipe has brought", [held[:2] for held in values(ours, MOVED)], [held[:2] for held in values(theirs, MOVED)])
+    for client in (theirs, ours):
+        client.close()
+
+
 def main():
     options = servers.argument_parser(__doc__).parse_args()
     checks = Checks()
@@ -72,7 +109,8 @@ def main():
         checks.check("progress is shown", "100 %" in progress, progress)
         compare(checks, "copied", source.port, target.port)
         status, out, _ = run(source.port, target.port)
-        checks.check("what is there already is left", status == 1 and f"{STRINGS + 203:,} keys left" in out, out)
+        checks.check("what is there already is left", status == 1 and f"{STRINGS + 304:,} keys left" in out, out)
+        check_other_ways(checks, source.port, target.port)
         client = resp.Client(source.port)
         client.pipeline([("DEL", "list"), ("SET", "s:1", "changed"), ("HDEL", "h:5", "f")])
         client.close()

@@ -14,8 +14,8 @@ class CommandTable {
  public:
   CommandTable() {
     for (const auto group : {string_commands(), hash_commands(), set_commands(), set_algebra_commands(),
-                             key_commands(), pubsub_commands(), transaction_commands(), connection_commands(),
-                             server_commands(), forwarding_commands()}) {
+                             key_commands(), dump_commands(), pubsub_commands(), transaction_commands(),
+                             connection_commands(), server_commands(), forwarding_commands()}) {
       for (const Command& command : group) {
         if (!command.has(kInternal)) top_.push_back(&command);
         add(command);
