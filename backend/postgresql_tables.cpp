@@ -485,9 +485,10 @@ and show bytes that are no text as \x...; key_bytes, field_bytes and value_bytes
 )sql";
 
 // What consists of ASCII alone, which is the common case, is told without the cost of an exception block.
+// Parallel queries allow no such block, so the function is not declared safe for them.
 constexpr const char* kReadable = R"sql(
 CREATE OR REPLACE FUNCTION isthmus.readable(bytes bytea) RETURNS text
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE escaped text := encode(bytes, 'escape');
 BEGIN
   IF length(escaped) = length(bytes) THEN RETURN escaped; END IF;
