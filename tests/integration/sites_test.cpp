@@ -296,10 +296,14 @@ TEST_F(Sites, TellAThirdOneWhatHasComeBack) {
   EXPECT_EQ(call(0, {"SET", "lost", "1"}), "OK");
   EXPECT_TRUE(eventually([&] { return call(1, {"GET", "lost"}) == "\"1\""; }, kLinkPatience));
   // It is in the checkpoint now, and need not be in the log.
-  EXPECT_EQ(call(1, {"SAVE"}), "OK");
-  ASSERT_EQ(places_[1].cluster->value("SELECT count(*) FROM isthmus.entry WHERE key = 'lost'"), "1");
+  ASSERT_TRUE(eventually(
+      [&] {
+        return places_[1].cluster->value("SELECT count(*) FROM isthmus.entry WHERE key = 'lost'") == "1";
+      },
+      kLinkPatience));
   places_[1].cluster->sql("DELETE FROM isthmus.log WHERE key = 'lost'");
   places_[0].server->kill_now();
+  cut(0, 1);
   // The database of the first site goes back to before it: no table has it, and no slot brings it.
   const std::string lost = "(SELECT origin, seq FROM isthmus.log WHERE key = 'lost') g";
   places_[0].cluster->sql("UPDATE isthmus.progress p SET seq = least(p.seq, g.seq - 1) FROM " + lost +
@@ -311,6 +315,7 @@ TEST_F(Sites, TellAThirdOneWhatHasComeBack) {
       "SELECT pg_replication_slot_advance(slot_name, pg_current_wal_flush_lsn()) FROM pg_replication_slots "
       "WHERE slot_name LIKE 'isthmus_link_%'");
   places_[0].server->start();
+  heal(0, 1);
   heal(0, 2);
   expect_everywhere({"GET", "lost"}, "\"1\"");
   EXPECT_TRUE(eventually([&] { return all_equal(); }, kLinkPatience));
@@ -376,7 +381,12 @@ TEST_F(Sites, WaitForAPeerThatNeverComesOnlySoLong) {
   EXPECT_EQ(stable(), "-1");
   EXPECT_TRUE(eventually([&] { return state_of(0, 1).starts_with("state=expelled"); }, kLinkPatience))
       << state_of(0, 1);
-  EXPECT_TRUE(eventually([&] { return stable() != "-1"; }, kLinkPatience));
+  // A checkpoint says so, for which there must be something to write.
+  EXPECT_TRUE(eventually(
+      [&] {
+        return call(0, {"SET", "kept", "1"}) == "OK" && stable() != "-1";
+      },
+      kLinkPatience));
   serve(1, {0});
   expect_linked({0, 1});
   expect_everywhere({"GET", "kept"}, "\"1\"");
