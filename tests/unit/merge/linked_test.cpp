@@ -144,7 +144,10 @@ class LinkedCommands : public testing::Test {
     run_.hear_events(kEventKeyevent | kEventAll | kEventNew);
   }
   void expire_due() {
-    for (std::size_t i = 0; i < kShards; ++i) Evaluation(run_.services(), run_.now_ms()).expire_due(i, 64, 0);
+    const std::int64_t news_since = run_.now_ms() - run_.services().config.message_max_age_ms;
+    for (std::size_t i = 0; i < kShards; ++i) {
+      Evaluation(run_.services(), run_.now_ms()).expire_due(i, 64, news_since);
+    }
   }
   CommandRunner run_;
 };
