@@ -1,5 +1,7 @@
 #include "src/site/upkeep.hpp"
 
+#include <utility>
+
 #include "src/observe/logging.hpp"
 
 namespace isthmus {
@@ -10,8 +12,8 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kRound{1000};
 constexpr milliseconds kLook{20};
-// While commits go on, the checkpoint takes one part in so many of the time, so that writers keep the
-// database.
+// While commits go on, or rows of other sites come in, the checkpoint takes one part in so many of the time,
+// so that writers keep the database.
 constexpr int kShareOfTime = 4;
 
 // Tells the checkpointer what a former writer left for the checkpoint.
@@ -119,7 +121,8 @@ void Upkeep::checkpoint() {
     checkpointer_.step(journal_);
     const auto took = std::chrono::duration_cast<microseconds>(Clock::now() - begin);
     if (begin >= next_round_ || !site_.is_writer()) return;
-    const bool idle = journal_.backlog_bytes() == 0;
+    const std::uint64_t foreign = site_.stats().foreign_rows.load(std::memory_order_relaxed);
+    const bool idle = journal_.backlog_bytes() == 0 && foreign == std::exchange(foreign_rows_, foreign);
     if (!pause(idle ? microseconds{0} : took * (kShareOfTime - 1))) return;
   }
 }

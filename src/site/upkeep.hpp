@@ -39,6 +39,8 @@ class Upkeep {
   const std::function<backend::Vector()> foreign_vector_;
   backend::OriginId guarded_ = 0;  // the lease under which the checkpoint is being written; 0: none
   Clock::time_point next_round_;
+  std::uint64_t foreign_rows_ =
+      0;  // how many of other sites had come before the last piece of the checkpoint
   std::string trouble_;
   std::mutex mutex_;
   std::condition_variable stop_asked_;
