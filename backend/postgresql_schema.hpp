@@ -23,8 +23,8 @@ inline constexpr const char* kWriterPublication = "isthmus_feed_of_writer";
 /// row.
 inline constexpr const char* kLinkPublication = "isthmus_link";
 inline constexpr const char* kLinkColumns =
-    "site, origin, seq, version, db, kind, group_end, key, field, expire_at, sent_at, event, base_version, "
-    "base_site, counter, total, value, copied";
+    "site, origin, seq, version, db, kind, group_end, key, field, expire_at, sent_at, event, copied, "
+    "base_version, base_site, counter, total, value";
 
 /// Advisory locks are numbers that all of a database share: "Isthmus" in ASCII, and a last byte of ours.
 inline constexpr std::int64_t kLeaseLock = 0x49737468'6d757301;
