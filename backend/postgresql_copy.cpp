@@ -140,7 +140,7 @@ void append_copy_row(std::string& out, const Row& row) {
 }
 
 void copy_rows(PgConnection& connection, const std::string& table, const RowBatch& rows,
-               const std::string& before, std::string& buffer) {
+               const std::string& before, bool packs_messages, std::string& buffer) {
   connection.send(before + "COPY " + table + " (" + kLogColumns + ") FROM STDIN (FORMAT binary)");
   // The first piece is encoded while PostgreSQL begins.
   buffer.clear();
@@ -154,8 +154,12 @@ void copy_rows(PgConnection& connection, const std::string& table, const RowBatc
   };
   MessagePacker packer;
   for (std::size_t i = 0; i < rows.size();) {
-    i += packer.take(rows, i);
-    append_copy_row(buffer, packer.row());
+    if (packs_messages) {
+      i += packer.take(rows, i);
+      append_copy_row(buffer, packer.row());
+    } else {
+      append_copy_row(buffer, rows[i++]);
+    }
     if (buffer.size() >= kPieceBytes) hand_over();
   }
   append_copy_trailer(buffer);

@@ -29,9 +29,10 @@ void append_copy_row(std::string& out, const Row& row);
 inline constexpr const char* kLogTable = "isthmus.log";
 
 /// Appends the rows to `table`, the log or a partition of it: runs `before` and a COPY in one string, which
-/// is one transaction unless the session is in one. `buffer` is memory that is used again. Throws PgError.
+/// is one transaction unless the session is in one. `buffer` is memory that is used again. With
+/// `packs_messages` messages share rows (message_pack.hpp). Throws PgError.
 void copy_rows(PgConnection& connection, const std::string& table, const RowBatch& rows,
-               const std::string& before, std::string& buffer);
+               const std::string& before, bool packs_messages, std::string& buffer);
 
 /// Takes apart the byte stream of a binary COPY, without I/O. Source: PostgreSQL documentation, COPY, "Binary
 /// Format".

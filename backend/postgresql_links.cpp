@@ -298,7 +298,7 @@ void PostgresqlLinks::forget_peer(const PeerRow& peer) {
 void PostgresqlLinks::append(const RowBatch& rows, OriginId lease) {
   if (rows.empty()) return;
   run([&](PgConnection& session) {
-    write_under_lease(session, lease, [&] { copy_rows(session, kLogTable, rows, "", buffer_); });
+    write_under_lease(session, lease, [&] { copy_rows(session, kLogTable, rows, "", false, buffer_); });
   });
 }
 

@@ -1,5 +1,6 @@
 #include "backend/postgresql_log.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <limits>
@@ -122,6 +123,9 @@ class PostgresqlLog final : public SharedLog {
   std::optional<Clock::time_point> checkpoint_began_;
 
   std::atomic<std::uint64_t> disk_bytes_{0};
+  /// All servers of the site are of one version: an older one may not know that messages share rows, and
+  /// would take such a row for one message. False until the upkeep has seen who is there.
+  std::atomic<bool> packs_messages_{false};
 };
 
 /// What messages call the place, or an OpenError without the string.
@@ -301,12 +305,13 @@ std::string PostgresqlLog::table_for_rows(PgConnection& session) {
 // nothing has been written: then the log as a whole takes the rows.
 void PostgresqlLog::copy_into_log(PgConnection& session, const RowBatch& batch, const std::string& before) {
   const std::string table = table_for_rows(session);
+  const bool packs = packs_messages_.load(std::memory_order_relaxed);
   try {
-    copy_rows(session, table, batch, before, buffer_);
+    copy_rows(session, table, batch, before, packs, buffer_);
   } catch (const PgError& error) {
     if (table == kLogTable || (error.sqlstate != kCheckViolation && error.sqlstate != kUndefinedTable)) throw;
     next_look_ = {};
-    copy_rows(session, kLogTable, batch, before, buffer_);
+    copy_rows(session, kLogTable, batch, before, packs, buffer_);
   }
 }
 
@@ -386,6 +391,8 @@ UpkeepReport PostgresqlLog::upkeep(const ServerRow& self, OriginId lease) {
   UpkeepReport report =
       upkeep_run([&](PgConnection& session) { return chores_->round(session, self, lease); });
   disk_bytes_.store(report.disk_bytes, std::memory_order_relaxed);
+  packs_messages_.store(std::ranges::all_of(
+      report.servers, [&](const ServerRow& server) { return server.version == self.version; }));
   return report;
 }
 

@@ -97,7 +97,6 @@ void migrate(PgConnection& connection, std::int64_t version) {
   connection.exec("SET LOCAL lock_timeout = '30s'");
   connection.exec(version == 0 ? postgresql_tables_sql() : postgresql_migration_sql(version));
   connection.exec(postgresql_sql_interface());
-  if (version != 0) connection.exec(postgresql_removal_sql());
   connection.exec("INSERT INTO isthmus.schema_version (version) VALUES (" +
                   std::to_string(kPostgresqlSchemaVersion) + ")");
 }

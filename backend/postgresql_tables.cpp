@@ -251,11 +251,11 @@ ALTER TABLE isthmus.site ADD COLUMN name text;
 UPDATE isthmus.progress SET site = (SELECT id FROM isthmus.site);
 )sql";
 
-// Goes when the view isthmus.current has been replaced, which named it.
-constexpr const char* kGoneSinceVersion3 = "ALTER TABLE isthmus.log DROP COLUMN position";
-
-// The names are those that PostgreSQL gives to the constraints of kTables.
+// The names are those that PostgreSQL gives to the constraints of kTables. `position` stays, empty, for
+// servers of version 2 that still run: they name it where they read the log anew.
 constexpr const char* kFromVersion2 = R"sql(
+ALTER TABLE isthmus.log ALTER COLUMN position DROP IDENTITY IF EXISTS, ALTER COLUMN position DROP NOT NULL;
+COMMENT ON COLUMN isthmus.log.position IS 'Of no use since version 3 of the schema, which new databases have without it';
 ALTER TABLE isthmus.inbox DROP CONSTRAINT inbox_op_check, DROP CONSTRAINT inbox_check;
 ALTER TABLE isthmus.inbox
   ADD CONSTRAINT inbox_op_check CHECK (op IN ('set', 'hset', 'del', 'hdel', 'sadd', 'srem', 'expire', 'publish')),
@@ -648,8 +648,6 @@ std::string postgresql_migration_sql(std::int64_t from_version) {
   fill_in(sql);
   return sql;
 }
-
-std::string postgresql_removal_sql() { return kGoneSinceVersion3; }
 
 std::string postgresql_sql_interface() {
   std::string sql = kReadable;

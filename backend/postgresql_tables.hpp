@@ -13,7 +13,5 @@ std::string postgresql_migration_sql(std::int64_t from_version);
 /// What SQL clients use: the views `isthmus.current` and `isthmus.messages` and the functions that write into
 /// the inbox. May be run again over an older version of itself.
 std::string postgresql_sql_interface();
-/// The last step of a migration, behind those two: takes away what they need no more.
-std::string postgresql_removal_sql();
 
 }  // namespace isthmus::backend

@@ -516,6 +516,7 @@ TEST(PostgresqlLinksTest, KnowsTheMessagesThatShareARowOfTheLog) {
   link(a, b);
   const auto follower = b.shared().open_feed();
   follower->begin();
+  a.shared().upkeep({1, "here:1", "0.2", 0, true}, a.lease);
   std::vector<Row> rows;
   const std::int64_t now_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
                                   std::chrono::system_clock::now().time_since_epoch())
