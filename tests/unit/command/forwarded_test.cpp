@@ -62,7 +62,7 @@ struct Member {
   CommandRunner runner;
   FakeSharedLog log;
   Site site{log, "host:1", "test"};
-  Forwarder forwarder{site, runner.settings().commit_timeout_ms};
+  Forwarder forwarder{site, runner.settings().commit_timeout_ms, nullptr};
 };
 
 class ForwardedTest : public testing::Test {
