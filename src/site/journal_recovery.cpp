@@ -13,17 +13,12 @@ using backend::Row;
 using backend::RowBatch;
 using backend::Seq;
 
-namespace {
-
-// Rows of a lease, and not of this server as a source of messages: they live and die with the lease.
 bool has_rows_of_lease(const RowBatch& rows, backend::OriginId server) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
     if (rows[i].origin != server) return true;
   }
   return false;
 }
-
-}  // namespace
 
 bool Journal::has_uncommitted_state() {
   const std::lock_guard lock(mutex_);

@@ -60,6 +60,7 @@ void Lease::tick() {
         }
         break;
       case Role::follower:
+        if (undropped_) drop_uncommitted(log_went_back_.load());
         journal_.set_available(true, {});
         if (now >= next_try_) log_went_back_.load() ? settle_debt() : try_take();
         break;
@@ -96,7 +97,7 @@ void Lease::append(const RowBatch& rows, const std::vector<std::int64_t>& inbox)
                                                           ? "the session with the database broke"
                                                           : journal_.unavailable_reason());
   }
-  if (site_.role() == Role::writer && !locked_) {
+  if (!may_append(rows, inbox)) {
     throw AppendError(AppendError::Kind::unavailable, "the session that held the lease broke");
   }
   try {
@@ -107,9 +108,16 @@ void Lease::append(const RowBatch& rows, const std::vector<std::int64_t>& inbox)
   }
 }
 
+// What a lease has evaluated goes into the log only through the session that holds its lock. Whatever is left
+// of it on a server that is not the writer any more is to be dropped, however that came about.
+bool Lease::may_append(const RowBatch& rows, const std::vector<std::int64_t>& inbox) const {
+  if (site_.role() == Role::writer) return locked_;
+  return inbox.empty() && !has_rows_of_lease(rows, site_.server());
+}
+
 void Lease::give_back() {
-  if (site_.role() == Role::writer) become_follower();
-  site_.set_role(Role::follower);
+  // Also of a candidate: the feed may make it the writer just now.
+  become_follower();
   lease_.store(0);
   locked_ = false;
   log_.disconnect();
@@ -122,6 +130,7 @@ void Lease::become_follower() {
   ShardLocks locks;
   locks.lock(keyspace_.shards(), all);
   site_.set_role(Role::follower);
+  undropped_ = true;
   journal_.disown_messages();
 }
 
@@ -174,13 +183,18 @@ void Lease::demote(const std::string& why) {
   site_.stats().leases_lost.fetch_add(1);
   log_warning("This server is not the writer any more", {{"cause", why}});
   lease_.store(0);
-  // Another session has had the lock since: what the log has of the last batch is final.
+  drop_uncommitted(lacks);
+}
+
+// Begun again by the next tick if the session breaks in the middle. `keeps_memory`: acknowledged writes may
+// be nowhere but in this memory. They go into the log again, and what was not acknowledged with them.
+void Lease::drop_uncommitted(bool keeps_memory) {
+  // The session that had the lock is gone: what the log has of the last batch is final.
   journal_.settle([this](backend::OriginId lease) { return log_.last_seq(lease); });
+  undropped_ = false;
   if (!journal_.has_uncommitted_state()) return;
   journal_.drop_state();
-  // Acknowledged writes may be nowhere but in this memory. They go into the log again, and what was not
-  // acknowledged with them.
-  if (lacks || hooks_.rebuild()) journal_.finish_drop(kDropped);
+  if (keeps_memory || hooks_.rebuild()) journal_.finish_drop(kDropped);
 }
 
 void Lease::try_take() {

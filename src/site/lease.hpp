@@ -70,6 +70,8 @@ class Lease {
   void seed_log(const LeaseStamp& held);
   void repair_log();
   void demote(const std::string& why);
+  void drop_uncommitted(bool keeps_memory);
+  bool may_append(const backend::RowBatch& rows, const std::vector<std::int64_t>& inbox) const;
   void become_follower();
   LeaseStamp held() const;
   backend::Row lease_row(backend::OriginId lease) const;
@@ -82,6 +84,7 @@ class Lease {
   const std::int64_t message_max_age_ms_;
   Hooks hooks_;
   bool locked_ = false;                      // this session holds the site's lock
+  bool undropped_ = false;                   // as a writer it may have left rows that were not committed
   std::atomic<backend::OriginId> lease_{0};  // the lease that this server holds or is taking; 0: none
   std::atomic<bool> willing_{true};
   std::atomic<bool> superseded_{false};
