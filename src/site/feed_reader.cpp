@@ -162,6 +162,12 @@ void FeedReader::go_on() {
 // The writer needs to see only what others do.
 bool FeedReader::fits_role() const { return (scope_ == backend::FeedScope::others) == site_.is_writer(); }
 
+// Another server has taken the lease, of whose rows a writer's feed shows only some. None of them counts, and
+// no later lease of this server does, until the feed has begun anew and has read them all.
+bool FeedReader::misses_rows() const {
+  return scope_ == backend::FeedScope::others && !own_.contains(lease_);
+}
+
 void FeedReader::restart() {
   feed_ = site_.log().open_feed();
   scope_ = site_.is_writer() ? backend::FeedScope::others : backend::FeedScope::everything;
@@ -343,7 +349,7 @@ void FeedReader::forget_group() {
 bool FeedReader::is_of_other_site(const Row& row) const { return row.site != site_.log().site(); }
 
 void FeedReader::row(const Row& row) {
-  if (!take(row)) return;
+  if (misses_rows() || !take(row)) return;
   site_.stats().feed_rows.fetch_add(1, std::memory_order_relaxed);
   const bool foreign = is_of_other_site(row);
   if (foreign) {
@@ -404,6 +410,7 @@ void FeedReader::tell_applied() {
 }
 
 void FeedReader::reached(backend::Position position) {
+  if (misses_rows()) return;
   site_.set_feed_position(position);
   if (std::exchange(saw_foreign_state_, false)) site_.set_foreign_position(position);
   tell_applied();

@@ -101,6 +101,7 @@ class FeedReader final : private backend::FeedSink {
   void go_on();
   void begin();
   bool fits_role() const;
+  bool misses_rows() const;
   void read_all(Keyspace& into, Reach& reach);
   bool do_task(const std::function<void()>& task, const std::function<void()>& meanwhile);
   void restart();
