@@ -28,7 +28,8 @@ constexpr const char* kCommitSettings =
     "SET client_connection_check_interval = '500ms'; SET idle_in_transaction_session_timeout = '3s'; "
     "SET jit = off; SET lock_timeout = '5s'";
 // Checkpoint and housekeeping need not wait for the disk or a standby: what they rely on came before them
-// into the same write-ahead log, so it survives if they do.
+// into the same write-ahead log, so it survives if they do. That holds for as long as the session does: see
+// checkpoint_run.
 constexpr const char* kUpkeepSettings =
     "SET client_connection_check_interval = '500ms'; SET idle_in_transaction_session_timeout = '3s'; "
     "SET jit = off; SET lock_timeout = '2s'; SET synchronous_commit = off";
@@ -81,7 +82,10 @@ class PostgresqlLog final : public SharedLog {
   void beat(OriginId lease) override;
   void append(const RowBatch& batch, const std::vector<std::int64_t>& stamped_inbox) override;
   UpkeepReport upkeep(const ServerRow& self, OriginId lease) override;
-  void guard_checkpoint(OriginId lease) override { guard_ = lease; }
+  void guard_checkpoint(OriginId lease) override {
+    guard_ = lease;
+    checkpoint_began_.reset();
+  }
   void read_uncovered(LoadSink& sink) override;
   void sign_off(OriginId server) override;
   std::unique_ptr<Feed> open_feed() override { return open_postgresql_feed(conninfo_, site_); }
@@ -96,6 +100,8 @@ class PostgresqlLog final : public SharedLog {
   auto commit_run(const Body& body);
   template <typename Body>
   auto upkeep_run(const Body& body);
+  template <typename Body>
+  void checkpoint_run(const Body& body);
   void check_row(const Row& row) const;
   std::string table_for_rows(PgConnection& session);
   void copy_into_log(PgConnection& session, const RowBatch& batch, const std::string& before);
@@ -119,8 +125,9 @@ class PostgresqlLog final : public SharedLog {
   std::unique_ptr<PostgresqlUpkeep> chores_;
   OriginId guard_ = 0;
   FlushProgress flush_;
-  /// When the current checkpoint was begun; its vector is not older.
+  /// When the current checkpoint was begun, in which session; its vector is not older.
   std::optional<Clock::time_point> checkpoint_began_;
+  std::uint64_t upkeep_sessions_ = 0, checkpoint_session_ = 0;
 
   std::atomic<std::uint64_t> disk_bytes_{0};
   /// All servers of the site are of one version: an older one may not know that messages share rows, and
@@ -339,6 +346,7 @@ auto PostgresqlLog::upkeep_run(const Body& body) {
       auto session = std::make_unique<PgConnection>(conninfo_, options);
       session->exec(kUpkeepSettings);
       upkeep_ = std::move(session);
+      ++upkeep_sessions_;
     } catch (const PgError& error) {
       throw AppendError(AppendError::Kind::unavailable, description_ + ": " + error.what());
     }
@@ -346,16 +354,29 @@ auto PostgresqlLog::upkeep_run(const Body& body) {
   return run(upkeep_, body);
 }
 
-void PostgresqlLog::write_checkpoint(const CheckpointChunk& chunk) {
+/// One transaction of a checkpoint. All of a checkpoint goes through one session: if that broke, the database
+/// may have come back without the pieces that it had last, and a mark would say that they are there.
+template <typename Body>
+void PostgresqlLog::checkpoint_run(const Body& body) {
   // The vector was taken before the first piece, so even a piece that fails marks the time.
-  if (!checkpoint_began_) checkpoint_began_ = Clock::now();
+  const bool begins = !checkpoint_began_;
+  if (begins) checkpoint_began_ = Clock::now();
+  if (begins) checkpoint_session_ = upkeep_sessions_ + (upkeep_ ? 0 : 1);
+  upkeep_run([&](PgConnection& session) {
+    if (checkpoint_session_ != upkeep_sessions_) {
+      throw AppendError(AppendError::Kind::unavailable,
+                        description_ + ": the session in which the checkpoint began broke");
+    }
+    write_under_lease(session, guard_, [&] { body(session); });
+  });
+}
+
+void PostgresqlLog::write_checkpoint(const CheckpointChunk& chunk) {
   if (chunk.empty()) return;
-  upkeep_run(
-      [&](PgConnection& session) { write_under_lease(session, guard_, [&] { put_chunk(session, chunk); }); });
+  checkpoint_run([&](PgConnection& session) { put_chunk(session, chunk); });
 }
 
 bool PostgresqlLog::forget_flushed(std::uint8_t db, Version version, SiteId site) {
-  if (!checkpoint_began_) checkpoint_began_ = Clock::now();
   FlushProgress progress = flush_;
   if (progress.db != db || progress.version != version || progress.site != site) {
     progress = {};
@@ -364,9 +385,7 @@ bool PostgresqlLog::forget_flushed(std::uint8_t db, Version version, SiteId site
     progress.site = site;
   }
   bool more = false;
-  upkeep_run([&](PgConnection& session) {
-    write_under_lease(session, guard_, [&] { more = forget_some_flushed(session, progress); });
-  });
+  checkpoint_run([&](PgConnection& session) { more = forget_some_flushed(session, progress); });
   // Only now, so that a failed call is repeated; after the last one anew, since the checkpoint may change in
   // between.
   flush_ = more ? progress : FlushProgress();
@@ -377,9 +396,7 @@ void PostgresqlLog::put_mark(const CheckpointMark& mark) {
   const Clock::time_point now = Clock::now();
   const auto age =
       std::chrono::duration_cast<std::chrono::milliseconds>(now - checkpoint_began_.value_or(now));
-  upkeep_run([&](PgConnection& session) {
-    write_under_lease(session, guard_, [&] { backend::put_mark(session, mark, age); });
-  });
+  checkpoint_run([&](PgConnection& session) { backend::put_mark(session, mark, age); });
   checkpoint_began_.reset();
 }
 

@@ -144,14 +144,16 @@ void Checkpointer::begin(Journal& journal) {
   phase_ = Phase::flushing;
 }
 
-void Checkpointer::step(Journal& journal) {
-  if (!busy()) return;
+bool Checkpointer::step(Journal& journal) {
+  if (!busy()) return true;
   next_step_ = Clock::now() + (journal.backlog_bytes() > 0 ? limits_.pause : std::chrono::milliseconds{0});
   if (phase_ == Phase::idle) begin(journal);
   try {
     write_piece(journal);
+    return true;
   } catch (const backend::AppendError& error) {
     put_back(error.what());
+    return false;
   }
 }
 

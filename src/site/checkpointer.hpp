@@ -56,8 +56,8 @@ class Checkpointer {
   /// Whether `step` has something to do right now.
   bool busy() const;
   /// Does at most one piece of work. Effects that it reads are committed by `journal` before they enter the
-  /// checkpoint.
-  void step(Journal& journal);
+  /// checkpoint. False if the backend refused it: it is tried again.
+  bool step(Journal& journal);
   /// For INFO: keys and fields that are not in the checkpoint yet.
   std::size_t dirty() const {
     return dirty_count_.load(std::memory_order_relaxed) + writing_count_.load(std::memory_order_relaxed);

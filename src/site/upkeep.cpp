@@ -118,7 +118,12 @@ void Upkeep::follow_role() {
 void Upkeep::checkpoint() {
   while (checkpointer_.busy()) {
     const auto begin = Clock::now();
-    checkpointer_.step(journal_);
+    if (!checkpointer_.step(journal_)) {
+      // The database may have lost what it had last of this checkpoint: what is missing the log tells.
+      checkpointer_.reset();
+      guarded_ = 0;
+      return;
+    }
     const auto took = std::chrono::duration_cast<microseconds>(Clock::now() - begin);
     if (begin >= next_round_ || !site_.is_writer()) return;
     const std::uint64_t foreign = site_.stats().foreign_rows.load(std::memory_order_relaxed);

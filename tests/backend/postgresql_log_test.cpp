@@ -541,6 +541,20 @@ TEST_F(PostgresqlCutTest, RefusesTheCheckpointOfAnOlderLease) {
   log_->write_checkpoint({{key}, {}});
 }
 
+// The database may have come back without the pieces: their commits do not wait for the disk.
+TEST_F(PostgresqlCutTest, MarksNoCheckpointOfWhichAPieceMayBeLost) {
+  StoredKey key;
+  key.key = "k";
+  log_->write_checkpoint({{key}, {}});
+  terminate("isthmus upkeep");
+  EXPECT_THAT(failure([&] { log_->write_checkpoint({{key}, {}}); }), HasSubstr("unavailable"));
+  EXPECT_THAT(failure([&] { log_->put_mark({{{kOrigin, 3}}, {}, {}}); }), HasSubstr("unavailable"));
+  EXPECT_EQ(database_.integer("SELECT count(*) FROM isthmus.progress"), 0);
+  shared().guard_checkpoint(500);
+  log_->put_mark({{{kOrigin, 3}}, {}, {}});
+  EXPECT_EQ(database_.integer("SELECT count(*) FROM isthmus.progress"), 1);
+}
+
 TEST_F(PostgresqlCutTest, TakingTheLeaseWaitsForAPieceOfTheOldOne) {
   PostgresSession piece(database_.url());
   piece.sql("BEGIN; SELECT id FROM isthmus.lease FOR KEY SHARE");
