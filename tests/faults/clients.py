@@ -185,7 +185,8 @@ class Incrementer(Client):
     async def step(self):
         counter = self.random.choice(self.world.counters)
         floor = counter.begin()
-        await self.write([("INCR", counter.name)], lambda reply: counter.acknowledged(floor, reply.value), counter.unknown,
+        await self.write([("INCR", counter.name)],
+                         lambda reply: counter.acknowledged(floor, reply.value, self.name, time.monotonic()), counter.unknown,
                          lambda reply: reply.kind == "integer")
 
 
@@ -200,7 +201,7 @@ class Watcher(Client):
 
         def acknowledged(reply):
             if reply.value is not None:
-                counter.acknowledged(floor, value)
+                counter.acknowledged(floor, value, self.name, time.monotonic())
         await self.write([("MULTI",), ("SET", counter.name, value), ("EXEC",)], acknowledged, counter.unknown,
                          lambda reply: reply.kind in ("array", "null_array"))
 
@@ -220,7 +221,7 @@ class Writer(Client):
             register.read_by_owner(number(await self.read("GET", register.name)))
         elif dice < 0.4:
             other = self.random.choice(self.world.registers)
-            other.read(number(await self.read("GET", other.name)), self.server.name)
+            other.read(number(await self.read("GET", other.name)), self.server.name, time.monotonic())
         else:
             delete = dice > 0.95
             n = register.begin(delete)
@@ -264,7 +265,7 @@ class PairReader(Client):
             values = replies[-1].plain()
         values = [number(value) for value in values]
         check_halves(self.world.findings, pair.name, values, self.server.name)
-        pair.read(values[0], self.server.name)
+        pair.read(values[0], self.server.name, time.monotonic())
 
 
 class Publisher(Client):

@@ -32,6 +32,8 @@ RULES = {
 
 # A message that its server could not commit for this long may be dropped as too old (--message-max-age, less a margin).
 STALE_SECONDS = 8.0
+# A feed that broke may not have brought yet what was acknowledged in the last moment before.
+UNREAD_SECONDS = 1.0
 # What a subscriber may still have been owed when its connection broke: messages of the last seconds before that.
 TAIL_SECONDS = 12.0
 
@@ -56,19 +58,22 @@ class Counter:
     def __init__(self, findings, name, rule="increments"):
         self.findings, self.name, self.rule = findings, name, rule
         self.acked, self.unknowns, self.highest = 0, 0, 0
-        self.seen = set()
+        self.seen = {}  # value: who got it, and when
 
     def begin(self):
         """What the reply must exceed."""
         return self.highest
 
-    def acknowledged(self, floor, value):
+    def acknowledged(self, floor, value, who="somebody", now=0.0):
+        """`who` got the reply `now`."""
         self.acked += 1
+        told = f"{who} at {self.findings.time_text(now)}"
         if value in self.seen:
-            self.findings.add(self.rule, f"{self.name}: {value} was the reply to two increments")
+            self.findings.add(self.rule, f"{self.name}: {value} was the reply to two increments: of {self.seen[value]} and of "
+                                         f"{told}")
         elif value <= floor:
-            self.findings.add(self.rule, f"{self.name}: {value} was the reply after another client had {floor}")
-        self.seen.add(value)
+            self.findings.add(self.rule, f"{self.name}: {value} was the reply to {told}, after another client had {floor}")
+        self.seen[value] = told
         self.highest = max(self.highest, value)
 
     def unknown(self):
@@ -126,14 +131,15 @@ class Register:
         """Through the server that the writing client is connected to, with no write under way."""
         self._check(value, "for its own writer")
 
-    def read(self, value, reader):
+    def read(self, value, reader, now=0.0):
         """By somebody who may lag behind, but never goes back."""
         if value is None:
             return
         if value > self.number or value in self.deletes:
             self.findings.add("writes", f"{self.name} is {value} at {reader}, which nobody wrote")
         if value < self.shown.get(reader, 0):
-            self.findings.add("time", f"{self.name} is {value} at {reader}, after {self.shown[reader]} was read there")
+            self.findings.add("time", f"{self.name} is {value} at {reader}, after {self.shown[reader]} was read there, at "
+                                      f"{self.findings.time_text(now)}")
         self.shown[reader] = max(value, self.shown.get(reader, 0))
 
     def final(self, value):
@@ -217,9 +223,10 @@ class Doubts:
     def killed(self, server, now):
         self.kills[server].append(now)
 
-    def _span(self, server, when):
+    def _span(self, server, when, before=0.0):
+        """The span in which that time is, or which began up to `before` seconds later."""
         for begin, end in self.spans[server]:
-            if begin <= when and (end is None or when <= end):
+            if begin - before <= when and (end is None or when <= end):
                 return begin, float("inf") if end is None else end
         return None
 
@@ -229,6 +236,7 @@ class Doubts:
         if span and any(acked <= kill <= span[1] + STALE_SECONDS for kill in self.kills[stream.server]):
             return True
         spans = [self._span(server, when) for server in (stream.server, subscriber.server) for when in (sent, acked)]
+        spans.append(self._span(subscriber.server, acked, UNREAD_SECONDS))
         return any(span and span[1] - sent > STALE_SECONDS for span in spans)
 
 
