@@ -242,9 +242,6 @@ class Journal {
   std::thread thread_;
 };
 
-/// Whether there are rows of a lease, and not only of this server as a source of messages: those live and die
-/// with the lease.
-bool has_rows_of_lease(const backend::RowBatch& rows, backend::OriginId server);
 /// A random positive number: the id of a lease, a server, …
 backend::OriginId random_origin();
 

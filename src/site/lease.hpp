@@ -97,4 +97,8 @@ class Lease {
   Clock::time_point next_connect_, next_beat_, next_try_, taking_since_, connected_since_;
 };
 
+/// Whether there are rows of a lease, and not only of this server as a source of messages: those live and die
+/// with the lease.
+bool has_rows_of_lease(const backend::RowBatch& rows, backend::OriginId server);
+
 }  // namespace isthmus

@@ -131,11 +131,14 @@ TEST(CommandTable, EveryRowIsComplete) {
 TEST(CommandFacts, EveryCommandWithKeysSaysWhatItDoesToThem) {
   for (const Command* command : commands_and_subcommands()) {
     const auto specs = key_specs(*command);
-    EXPECT_EQ(command->first_key != 0, !specs.empty()) << command->name;
+    // SINTERCARD says in the request how many keys there are, so its row has no place for the first one.
+    EXPECT_EQ(command->first_key != 0 || command->name == "sintercard", !specs.empty()) << command->name;
     for (const KeySpec& spec : specs) {
       ASSERT_FALSE(spec.flags.empty()) << command->name;
       const bool writes = command->has(kWrite), pubsub = spec.flags[0] == "not_key";
-      EXPECT_TRUE(pubsub || (spec.flags[0] != "RO") == writes || command->name == "copy") << command->name;
+      // Of these one key is written and others are read.
+      const bool both = command->name == "copy" || command->name.ends_with("store");
+      EXPECT_TRUE(pubsub || (spec.flags[0] != "RO") == writes || both) << command->name;
     }
   }
 }
