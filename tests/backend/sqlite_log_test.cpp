@@ -103,7 +103,7 @@ TEST(SqliteLog, RefusesRowsOfLinkedSites) {
   for (int i = 0; i <= static_cast<int>(RowKind::subscribers); ++i) {
     if (is_of_links(static_cast<RowKind>(i))) rows.push_back(make_row(1, static_cast<RowKind>(i), "k", "f"));
   }
-  ASSERT_EQ(rows.size(), 7U);
+  ASSERT_EQ(rows.size(), 8U);
   for (const Row& row : rows) {
     SCOPED_TRACE(row_kind_name(row.kind));
     EXPECT_THROW(log->append(make_batch({row})), AppendError);
