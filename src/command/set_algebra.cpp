@@ -8,6 +8,7 @@
 
 #include <boost/unordered/unordered_flat_set.hpp>
 
+#include "src/command/keys.hpp"
 #include "src/command/sets.hpp"
 
 namespace isthmus {
@@ -98,6 +99,10 @@ void store(Call& call, const Key& destination, const std::vector<std::string>& m
     call.evaluation().emit(row, destination);
     row.kind = backend::RowKind::sadd;
   }
+  // A set that has once been more than an intset holds stays so (OBJECT ENCODING).
+  const auto is_integer = [](const std::string& member) { return parse_integer(member).has_value(); };
+  if (members.size() > kMaxIntset || !std::ranges::all_of(members, is_integer))
+    call.services.keyspace.mark_as_text(destination);
   if (!existed) call.notify(kEventNew, "new", destination);
   call.notify(kEventSet, event, destination);
   call.reply.integer(static_cast<std::int64_t>(members.size()));

@@ -196,7 +196,8 @@ TEST(PostgresqlSchemaTest, FillsThePositionsOfVersion2NoMoreAndLeavesTheirColumn
   const TestDatabase database;
   open_shared(database.url());
   database.sql(
-      "ALTER TABLE isthmus.log ADD COLUMN position bigint GENERATED ALWAYS AS IDENTITY; "
+      "ALTER TABLE isthmus.log ADD COLUMN position bigint; ALTER TABLE isthmus.log ALTER COLUMN position SET "
+      "NOT NULL; "
       "UPDATE isthmus.schema_version SET version = 2");
   const auto log = open_connected(database.url());
   log->append(make_batch({make_row(1, RowKind::set, "k", "", "v")}));
