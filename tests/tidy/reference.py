@@ -17,7 +17,7 @@ from typing import NamedTuple
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 # The first words of error replies. SQL and texts of help begin with capitals too.
-ERROR_WORDS = "CLUSTERDOWN DENIED ERR EXECABORT NOAUTH NOPROTO NOTWRITER OOM WRONGPASS WRONGTYPE"
+ERROR_WORDS = "BUSYKEY CLUSTERDOWN DENIED ERR EXECABORT NOAUTH NOPROTO NOTWRITER OOM WRONGPASS WRONGTYPE"
 ERROR = re.compile(r"-?(?:" + "|".join(ERROR_WORDS.split()) + r") [^ …]")
 LITERAL = re.compile(r'"((?:[^"\\\n]|\\.)*)"')
 # Literals side by side are one text.
