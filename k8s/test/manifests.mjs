@@ -198,12 +198,7 @@ export const manifestChecks = {
   "TLS only without client certificates: the servers still check each other"() {
     const values = { tls: { enabled: true, plainPort: false, existingSecret: "cert" } };
     assert.match(settings(render({ postgresql, ...values })), /^tls-ca-cert-file = /m);
-    assert.doesNotMatch(settings(render(values)), /tls-(ca-cert-file|replication)/, "one server with SQLite talks to no other");
-  },
-
-  "without a password the server is not in protected mode"() {
-    assert.match(settings(render({ auth: { enabled: false } })), /^protected-mode = "no"$/m);
-    assert.doesNotMatch(settings(render({})), /protected-mode/);
+    assert.doesNotMatch(settings(render(values)), /tls-ca-cert-file|tls-replication = "yes"/, "one server with SQLite talks to no other");
   },
 
   "every container is locked down"() {
