@@ -224,7 +224,7 @@ bool FeedReader::is_new(const backend::LeaseRow& lease) const {
   return lease.lease != 0 && lease.lease != lease_ && reach_.last(lease.lease) == 0;
 }
 
-// A lease whose row has been cut from the log was in no row that we have read.
+// A lease whose row has been cut from the log was in no row that we have read, and no stream will show it.
 void FeedReader::announce(const backend::LeaseRow& lease) {
   Row row;
   row.kind = RowKind::lease;
@@ -250,8 +250,6 @@ void FeedReader::rebuild_now() {
 }
 
 void FeedReader::replace_state(Keyspace& fresh, const Reach* reach) {
-  const backend::LeaseRow newest = feed_->newest_lease();
-  const bool new_lease = is_new(newest);
   {
     ShardSet all;
     all.set();
@@ -265,12 +263,18 @@ void FeedReader::replace_state(Keyspace& fresh, const Reach* reach) {
     }
     keyspace_.swap_state(fresh);
   }
-  if (new_lease) announce(newest);
-  if (reach != nullptr) {
-    const std::lock_guard lock(reach_mutex_);
-    reach_.merge(*reach);
-  }
+  if (reach != nullptr) pass_over_cut_rows(*reach);
   site_.stats().rebuilds.fetch_add(1);
+}
+
+// Only here is a lease announced that no row has shown: where rows can be read, those of the lease before
+// come first, with the answers that are among them.
+void FeedReader::pass_over_cut_rows(const Reach& reach) {
+  hooks_.missed_rows();
+  const backend::LeaseRow newest = feed_->newest_lease();
+  if (is_new(newest)) announce(newest);
+  const std::lock_guard lock(reach_mutex_);
+  reach_.merge(reach);
 }
 
 // The log is read first, so that the keyspace lacks nothing of it: what is in the log and not in the keyspace

@@ -36,7 +36,8 @@ class FeedReader final : private backend::FeedSink {
     std::function<void(const backend::Row&)> lease;                 ///< a lease row
     std::function<void(std::uint64_t, std::string_view)> answered;  ///< a request of this server, its reply
     std::function<void(backend::OriginId, backend::Seq)> applied;   ///< the current lease, up to here
-    std::function<void(const backend::InboxRow&)> inbox;            ///< only while this is the writer
+    std::function<void()> missed_rows;  ///< rows of this site were cut from the log before they were read
+    std::function<void(const backend::InboxRow&)> inbox;   ///< only while this is the writer
     std::function<void(const backend::Row&)> subscribers;  ///< what another server has just announced
     std::function<void(const backend::Vector&)> seen;      ///< highest seqs of others' rows
     /// A row of the state that no server of this site made; only while this is the writer.
@@ -107,6 +108,7 @@ class FeedReader final : private backend::FeedSink {
   void restart();
   void rebuild_now();
   void replace_state(Keyspace& fresh, const Reach* reach);
+  void pass_over_cut_rows(const Reach& reach);
   backend::RowBatch compare_now();
   bool went_back(const backend::Vector& in_log) const;
   void check_direction(const LeaseStamp& held);

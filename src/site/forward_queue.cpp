@@ -141,6 +141,18 @@ void ForwardQueue::applied(backend::OriginId lease, backend::Seq seq) {
   if (connection_ == Connection::catching_up && caught_up()) begin();
 }
 
+// Of what was sent nobody can tell any more whether it was done, so none of it may be sent again.
+void ForwardQueue::missed_rows() {
+  const bool refuses = refuses_;
+  const std::uint64_t begin = first_, end = first_ + entries_.size();
+  for (std::uint64_t number = begin; number < end; ++number) {
+    Entry* entry = find(number);
+    if (entry == nullptr || entry->expired || entry->in_log) continue;
+    if (entry->state == State::sent || entry->state == State::in_doubt) expire(number, *entry);
+  }
+  refuses_ = refuses;
+}
+
 bool ForwardQueue::is_applied(const Entry& entry) const {
   if (entry.seq == 0 || superseded(entry.lease)) return true;
   return entry.lease == applied_lease_ && entry.seq <= applied_seq_;

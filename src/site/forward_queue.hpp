@@ -69,6 +69,8 @@ class ForwardQueue {
   void writer_is(const backend::LeaseRow& row);
   void answered(std::uint64_t request, std::string_view row_reply);
   void applied(backend::OriginId lease, backend::Seq seq);
+  /// The feed has passed over rows that it could not read any more, and answers may have been among them.
+  void missed_rows();
 
   // What happens to the connection.
   /// Whether there should be one, to `address()`.

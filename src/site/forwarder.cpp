@@ -154,6 +154,10 @@ void Forwarder::applied(backend::OriginId lease, backend::Seq seq) {
   if (wake_waiting_) wake_waiting_();
 }
 
+void Forwarder::missed_rows() {
+  handle([](ForwardQueue& queue) { queue.missed_rows(); });
+}
+
 std::uint64_t Forwarder::submit(const ForwardRequest& request, AnswerMailbox& mailbox) {
   std::uint64_t number = 0;
   handle([&](ForwardQueue& queue) { number = queue.submit(request, mailbox, now_ms()); });

@@ -40,6 +40,7 @@ class Forwarder {
   void writer_is(const backend::LeaseRow& row);
   void answered(std::uint64_t request, std::string_view row_reply);
   void applied(backend::OriginId lease, backend::Seq seq);
+  void missed_rows();
 
   // The I/O threads.
   /// Sends a request; its answer goes to the mailbox, from any thread, perhaps before this returns.

@@ -285,6 +285,36 @@ TEST_F(ForwardQueueTest, DoesNotSendAgainWhatAClientHasBeenToldIsUnknown) {
   EXPECT_THAT(sent(), ElementsAre("HELLO 2", "3:c"));
 }
 
+// Rows were cut from the log before they were read: answers of what was sent may have been among them.
+TEST_F(ForwardQueueTest, SendsNothingAgainWhoseAnswerMayHaveBeenMissed) {
+  join(100, kOther);
+  submit("a");
+  submit("b");
+  queue_.lost(now_ms_);
+  submit("c");  // not sent yet
+  queue_.answered(1, "+A\r\n");
+  queue_.missed_rows();
+  EXPECT_FALSE(queue_.refuses());
+  EXPECT_THAT(released(), ElementsAre(HasSubstr("2 -CLUSTERDOWN")));
+  queue_.writer_is({200, kThird, "host:3"});
+  queue_.applied(200, 1);
+  EXPECT_THAT(released(), ElementsAre("1 +A\r\n"));
+  connect();
+  EXPECT_TRUE(greet(200, 1));
+  EXPECT_THAT(sent(), ElementsAre("HELLO 2", "3:c"));
+}
+
+TEST_F(ForwardQueueTest, TellsWhoHasBeenSentThatTheAnswerMayHaveBeenMissed) {
+  join(100, kOther);
+  submit("a");
+  EXPECT_THAT(sent(), ElementsAre("1:a"));
+  queue_.missed_rows();
+  EXPECT_THAT(released(), ElementsAre(HasSubstr("1 -CLUSTERDOWN")));
+  EXPECT_TRUE(answer(100, 1, "+A\r\n"));
+  EXPECT_THAT(released(), IsEmpty()) << "the client is told once";
+  EXPECT_EQ(queue_.outstanding(), 0U);
+}
+
 TEST_F(ForwardQueueTest, RefusesWhileNobodyIsReachedAndNoLonger) {
   queue_.tick(now_ms_ + kTimeoutMs - 1, kTimeoutMs);
   EXPECT_FALSE(queue_.refuses());
