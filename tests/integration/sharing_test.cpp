@@ -1,5 +1,7 @@
 // Connections that move from a busy I/O thread to another lose nothing and get nothing twice.
 #include <atomic>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -7,6 +9,8 @@
 
 #include "tests/support/client.hpp"
 #include "tests/support/server.hpp"
+#include "tests/support/tls_server.hpp"
+#include "tests/support/tls_tunnel.hpp"
 
 namespace isthmus::test {
 namespace {
@@ -22,13 +26,13 @@ void fill(Client& client) {
 
 std::int64_t moved(Client& client) { return std::stoll(*info_field(client, "isthmus", "moved_connections")); }
 
-TEST(Sharing, SubscribersThatMoveGetEveryMessageOnceAndInOrder) {
-  Server server{{.more = {"--threads", "2"}}};
+/// Busy connections beside subscribers, which `connect` makes, for a protocol version.
+void expect_every_message_once(Server& server, const std::function<Client(int)>& connect) {
   Client control(server.port());
   fill(control);
   std::vector<Client> subscribers;
   for (int i = 0; i < 12; ++i) {
-    subscribers.emplace_back(server.port(), 2 + i % 2);
+    subscribers.push_back(connect(2 + i % 2));
     subscribers.back().subscribe(i % 3 == 0 ? "PSUBSCRIBE" : "SUBSCRIBE", {i % 3 == 0 ? "chan*" : "channel"});
   }
   std::atomic<bool> over{false};
@@ -53,6 +57,26 @@ TEST(Sharing, SubscribersThatMoveGetEveryMessageOnceAndInOrder) {
   for (Client& subscriber : subscribers) EXPECT_EQ(subscriber.next_message().payload, "last");
   // Where the cores are busy with something else no thread ever fills one, and nothing moves.
   if (moved(control) == 0) GTEST_SKIP() << "no thread was busy enough to give connections away";
+}
+
+TEST(Sharing, SubscribersThatMoveGetEveryMessageOnceAndInOrder) {
+  Server server{{.more = {"--threads", "2"}}};
+  expect_every_message_once(server, [&](int protocol) { return Client(server.port(), protocol); });
+}
+
+// With what is encrypted and not sent yet, or received and not decrypted.
+TEST(Sharing, TlsConnectionsThatMoveGetEveryMessageOnceAndInOrder) {
+  ISTHMUS_ONLY();
+  const Authority authority;
+  std::vector<std::string> options = tls_options(authority, authority.issue("server"));
+  options.insert(options.end(), {"--tls-auth-clients", "no", "--threads", "2"});
+  Server server{{.more = options}};
+  std::vector<std::unique_ptr<TlsTunnel>> tunnels;
+  expect_every_message_once(server, [&](int protocol) {
+    tunnels.push_back(
+        std::make_unique<TlsTunnel>(tls_port(server), TlsTunnel::Options{authority.file(), {}, 0}));
+    return Client(Client::Connected{tunnels.back()->take_socket()}, protocol);
+  });
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include <openssl/ssl.h>
 
 #include "tests/support/client.hpp"
+#include "tests/support/http_client.hpp"
 #include "tests/support/server.hpp"
 #include "tests/support/tls_server.hpp"
 #include "tests/support/tls_tunnel.hpp"
@@ -158,6 +159,38 @@ TEST_F(Tls, SpeaksTheProtocolsOfTlsProtocols) {
   EXPECT_TRUE(logs("unsupported protocol"));
 }
 
+TEST_F(Tls, AgreesOnTheCiphersThatTheOptionsName) {
+  Server& server = start({"--tls-auth-clients", "no", "--tls-ciphers", "ECDHE-ECDSA-AES256-GCM-SHA384",
+                          "--tls-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"});
+  const auto cipher = [&](int version) {
+    return TlsTunnel(tls_port(server), {authority_.file(), {}, version}).cipher();
+  };
+  EXPECT_EQ(cipher(TLS1_2_VERSION), "ECDHE-ECDSA-AES256-GCM-SHA384");
+  EXPECT_EQ(cipher(TLS1_3_VERSION), "TLS_CHACHA20_POLY1305_SHA256");
+}
+
+TEST_F(Tls, TakesAKeyWithAPassword) {
+  identity_ = authority_.issue({"locked", {"localhost"}, {"127.0.0.1"}, -60, 86'400, "open sesame"});
+  start({"--tls-auth-clients", "no", "--tls-key-file-pass", "open sesame"});
+  EXPECT_EQ(server_name(), "locked");
+  EXPECT_THAT(server_->log(), testing::Not(HasSubstr("sesame")));
+}
+
+TEST_F(Tls, ShowsItsMetrics) {
+  Server& server = start({"--tls-auth-clients", "no", "--http-port", "0"});
+  Client one = connect(), two = connect();
+  EXPECT_EQ(two.call({"PING"}).text, "PONG");
+  EXPECT_FALSE(lets_in({}, TLS1_1_VERSION));
+  EXPECT_TRUE(logs("unsupported protocol"));
+  const std::string metrics = http_get(http_port(server), "/metrics").body;
+  EXPECT_THAT(metrics, HasSubstr("\nisthmus_tls_connections 2\n"));
+  EXPECT_THAT(metrics, HasSubstr("\nisthmus_tls_handshakes_total 2\n"));
+  EXPECT_THAT(metrics, HasSubstr("\nisthmus_tls_handshake_failures_total 1\n"));
+  EXPECT_THAT(metrics, HasSubstr("\nisthmus_tls_files_stale 0\n"));
+  EXPECT_THAT(metrics, HasSubstr("\nisthmus_tls_certificate_expiry_timestamp_seconds " +
+                                 info("tls_certificate_not_after") + "\n"));
+}
+
 TEST_F(Tls, RefusesOldProtocolsAndPlainRequests) {
   Server& server = start();
   EXPECT_FALSE(lets_in({}, TLS1_1_VERSION));
@@ -273,6 +306,33 @@ TEST_F(Tls, DoesNotStartWithFilesThatItCannotUse) {
     ASSERT_TRUE(ended.has_value());
     EXPECT_EQ(ended->code, 1);
     EXPECT_TRUE(std::regex_search(failing.output(), std::regex(line))) << failing.output();
+  }
+}
+
+TEST_F(Tls, DoesNotStartWithOptionsThatOpensslCannotUse) {
+  const Identity locked =
+      authority_.issue({"locked", {"localhost"}, {"127.0.0.1"}, -60, 86'400, "open sesame"});
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"--tls-ciphers", "NO-SUCH-CIPHER"}, "--tls-ciphers: NO-SUCH-CIPHER: no cipher match"},
+      {{"--tls-ciphersuites", "NO_SUCH_SUITE"}, "--tls-ciphersuites: NO_SUCH_SUITE: no cipher match"},
+      {{"--tls-cert-file", locked.cert_file, "--tls-key-file", locked.key_file, "--tls-key-file-pass",
+        "shut"},
+       "--tls-key-file: .*locked.key: no key can be read"},
+  };
+  for (const auto& [options, line] : cases) {
+    std::vector<std::string> words = {
+        server_binary(),      "--port", "0", "--backend", "memory:", "--tls-port", "0",
+        "--tls-auth-clients", "no"};
+    if (options.front() != "--tls-cert-file")
+      words.insert(words.end(),
+                   {"--tls-cert-file", identity_.cert_file, "--tls-key-file", identity_.key_file});
+    words.insert(words.end(), options.begin(), options.end());
+    Process failing(words);
+    const auto ended = failing.wait();
+    ASSERT_TRUE(ended.has_value());
+    EXPECT_EQ(ended->code, 1);
+    EXPECT_TRUE(std::regex_search(failing.output(), std::regex(line))) << failing.output();
+    EXPECT_THAT(failing.output(), testing::Not(HasSubstr("shut")));
   }
 }
 

@@ -91,7 +91,11 @@ Identity Authority::issue(const Wish& wish) const {
   check(X509_sign(made, key_.get(), EVP_sha256()) > 0, "sign");
   Identity identity{path(wish.name + ".crt"), path(wish.name + ".key")};
   write_pem(identity.key_file, [&](std::FILE* out) {
-    return PEM_write_PrivateKey(out, key.get(), nullptr, nullptr, 0, nullptr, nullptr);
+    std::string password = wish.key_password;
+    if (password.empty()) return PEM_write_PrivateKey(out, key.get(), nullptr, nullptr, 0, nullptr, nullptr);
+    return PEM_write_PrivateKey(out, key.get(), EVP_aes_256_cbc(),
+                                reinterpret_cast<const unsigned char*>(password.data()),
+                                static_cast<int>(password.size()), nullptr, nullptr);
   });
   write_pem(identity.cert_file, [&](std::FILE* out) { return PEM_write_X509(out, made); });
   return identity;

@@ -38,6 +38,7 @@ class Authority {
     std::vector<std::string> dns, ips;    ///< what else it names
     std::int64_t valid_from_s = -86'400;  ///< from now
     std::int64_t valid_until_s = 86'400;
+    std::string key_password;  ///< of the file with the key; empty: it is not encrypted
   };
   /// A new certificate for servers and clients. Files of that name are replaced one after the other.
   Identity issue(const Wish& wish) const;

@@ -109,6 +109,8 @@ int TlsTunnel::take_socket() {
   return pair[1];
 }
 
+std::string TlsTunnel::cipher() const { return SSL_get_cipher_name(ssl_.get()); }
+
 bool TlsTunnel::renegotiates() {
   // The server answers with a warning, which ends the handshake here.
   return SSL_renegotiate(ssl_.get()) == 1 && SSL_do_handshake(ssl_.get()) == 1;

@@ -30,6 +30,8 @@ class TlsTunnel {
   int take_socket();
   /// The common name in the server's certificate.
   const std::string& server_name() const { return server_name_; }
+  /// OpenSSL's name of the cipher that was agreed on.
+  std::string cipher() const;
   /// Whether the server lets us renegotiate. Before anything is sent, in TLS 1.2.
   bool renegotiates();
 
