@@ -443,6 +443,25 @@ PgResult PgConnection::exec(const std::string& sql, const PgParams& params) {
   return collect();
 }
 
+void PgConnection::prepare(const std::string& name, const std::string& sql) {
+  if (!connection_) lost("the session was closed");
+  if (PQsendPrepare(connection_.get(), name.c_str(), sql.c_str(), 0, nullptr) == 0) {
+    lost(PQerrorMessage(connection_.get()));
+  }
+  collect();
+}
+
+void PgConnection::exec_prepared(const std::string& name, const std::vector<const char*>& values,
+                                 const std::vector<int>& lengths) {
+  if (!connection_) lost("the session was closed");
+  const std::vector<int> formats(values.size(), 1);
+  if (PQsendQueryPrepared(connection_.get(), name.c_str(), static_cast<int>(values.size()), values.data(),
+                          lengths.data(), formats.data(), 1) == 0) {
+    lost(PQerrorMessage(connection_.get()));
+  }
+  collect();
+}
+
 void PgConnection::send(const std::string& sql) {
   if (!connection_) lost("the session was closed");
   if (PQsendQuery(connection_.get(), sql.c_str()) == 0) lost(PQerrorMessage(connection_.get()));

@@ -124,6 +124,11 @@ class PgConnection {
   PgResult exec(const std::string& sql);
   /// Runs one statement with parameters; the answer is binary.
   PgResult exec(const std::string& sql, const PgParams& params);
+  /// Prepares a statement of which the types of all parameters follow from where they stand.
+  void prepare(const std::string& name, const std::string& sql);
+  /// Runs a prepared statement with parameters in binary format; a null pointer is NULL. Copies nothing.
+  void exec_prepared(const std::string& name, const std::vector<const char*>& values,
+                     const std::vector<int>& lengths);
   /// Waits until what was sent by `send` has come to its COPY … FROM STDIN, the last statement of the string.
   void await_copy_in();
   /// Sends a piece, of any size; waits when the server does not keep up.

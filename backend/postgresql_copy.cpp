@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "backend/big_endian.hpp"
-#include "backend/message_pack.hpp"
+#include "backend/row_pack.hpp"
 
 namespace isthmus::backend {
 namespace {
@@ -13,44 +13,12 @@ namespace {
 /// Signature, flags, length of the header's extension.
 constexpr std::string_view kHeader("PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0", 19);
 constexpr std::size_t kSignatureBytes = 11;
-constexpr std::uint16_t kLogColumnCount = 21;
 constexpr std::uint32_t kNull = 0xFFFFFFFFU;
 constexpr std::uint16_t kTrailer = 0xFFFFU;
 /// Encoded rows go to libpq in pieces of about this size.
 constexpr std::size_t kPieceBytes = 256U << 10U;
 /// A buffer that had to hold a huge row shrinks to nothing above this.
 constexpr std::size_t kKeptBytes = 4U << 20U;
-
-/// Which parts a row has by its kind, even if they are empty. What it does not have is NULL, so that a person
-/// sees what belongs to it.
-struct Parts {
-  bool key, field, value;
-};
-
-/// In the order of RowKind.
-constexpr std::array<Parts, 21> kParts = {{
-    {true, false, true},    // set
-    {true, false, true},    // update
-    {true, true, true},     // hset
-    {true, true, true},     // hcreate
-    {true, true, false},    // hdel
-    {true, false, false},   // del
-    {true, false, false},   // expire
-    {true, false, false},   // incr
-    {true, true, false},    // hincr
-    {true, false, false},   // htype
-    {true, true, false},    // sadd
-    {true, true, false},    // screate
-    {true, true, false},    // srem
-    {true, false, false},   // stype
-    {false, false, false},  // flush
-    {true, false, true},    // publish
-    {true, false, true},    // spublish
-    {true, false, true},    // lease
-    {false, false, true},   // frontier
-    {false, false, true},   // reach
-    {false, false, true},   // subscribers
-}};
 
 /// Writes into memory that is large enough.
 class Cursor {
@@ -107,9 +75,9 @@ void append_copy_row(std::string& out, const Row& row) {
   const std::size_t begin = out.size();
   out.resize(begin + kFixedBytes + kind.size() + row.key.size() + row.field.size() + row.value.size() +
              row.event.size() + row.reply.size());
-  const Parts parts = kParts.at(static_cast<std::size_t>(row.kind));
+  const RowParts parts = row_parts(row.kind);
   Cursor cursor(&out[begin]);
-  cursor.number(kLogColumnCount);
+  cursor.number(static_cast<std::uint16_t>(kLogColumnCount));
   cursor.int8(static_cast<std::uint64_t>(row.site));
   cursor.int8(static_cast<std::uint64_t>(row.origin));
   cursor.int8(row.seq);
@@ -139,8 +107,33 @@ void append_copy_row(std::string& out, const Row& row) {
   out.resize(static_cast<std::size_t>(cursor.at() - out.data()));
 }
 
+namespace {
+
+/// Appends the rows as SQL holds them; calls `row_done` after each.
+template <typename RowDone>
+void encode(const RowBatch& rows, bool packs, std::string& out, RowDone row_done) {
+  RowPacker packer;
+  for (std::size_t i = 0; i < rows.size();) {
+    if (packs) {
+      i += packer.take(rows, i);
+      append_copy_row(out, packer.row());
+    } else {
+      append_copy_row(out, rows[i++]);
+    }
+    row_done();
+  }
+}
+
+}  // namespace
+
+std::size_t append_copy_rows(std::string& out, const RowBatch& rows, bool packs) {
+  std::size_t count = 0;
+  encode(rows, packs, out, [&count] { ++count; });
+  return count;
+}
+
 void copy_rows(PgConnection& connection, const std::string& table, const RowBatch& rows,
-               const std::string& before, bool packs_messages, std::string& buffer) {
+               const std::string& before, bool packs, std::string& buffer) {
   connection.send(before + "COPY " + table + " (" + kLogColumns + ") FROM STDIN (FORMAT binary)");
   // The first piece is encoded while PostgreSQL begins.
   buffer.clear();
@@ -152,16 +145,9 @@ void copy_rows(PgConnection& connection, const std::string& table, const RowBatc
     connection.copy_in(buffer);
     buffer.clear();
   };
-  MessagePacker packer;
-  for (std::size_t i = 0; i < rows.size();) {
-    if (packs_messages) {
-      i += packer.take(rows, i);
-      append_copy_row(buffer, packer.row());
-    } else {
-      append_copy_row(buffer, rows[i++]);
-    }
+  encode(rows, packs, buffer, [&] {
     if (buffer.size() >= kPieceBytes) hand_over();
-  }
+  });
   append_copy_trailer(buffer);
   hand_over();
   connection.end_copy_in();
@@ -302,8 +288,8 @@ Row log_row(const CopyReader& reader) {
 
 void read_log_rows(CopyReader& reader, const std::function<void(const Row&)>& each) {
   while (reader.next()) {
-    if (!for_each_message(log_row(reader), each))
-      throw PgError("the messages of a log row do not fit their sizes", "XX001", false);
+    if (!for_each_row(log_row(reader), each))
+      throw PgError("a log row that holds several does not fit its sizes", "XX001", false);
   }
 }
 

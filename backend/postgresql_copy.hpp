@@ -1,6 +1,7 @@
 // COPY in PostgreSQL's binary format: encodes rows of the log, and takes apart what COPY … TO STDOUT sends.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -16,6 +17,7 @@ namespace isthmus::backend {
 inline constexpr const char* kLogColumns =
     "site, origin, seq, version, db, kind, group_end, key, field, expire_at, sent_at, event, requester, "
     "request, reply, copied, base_version, base_site, counter, total, value";
+inline constexpr std::size_t kLogColumnCount = 21;
 /// The same as a list of a SELECT from the log under the name l, with another expression for the value.
 std::string select_log_columns(std::string_view value);
 
@@ -25,14 +27,18 @@ void append_copy_trailer(std::string& out);
 /// A row of the log with the columns of kLogColumns. What a row does not have is NULL.
 void append_copy_row(std::string& out, const Row& row);
 
+/// Appends the rows as SQL holds them, and says how many those are: with `packs` neighbours share rows
+/// (row_pack.hpp).
+std::size_t append_copy_rows(std::string& out, const RowBatch& rows, bool packs);
+
 /// The log as a whole, for `copy_rows`.
 inline constexpr const char* kLogTable = "isthmus.log";
 
 /// Appends the rows to `table`, the log or a partition of it: runs `before` and a COPY in one string, which
-/// is one transaction unless the session is in one. `buffer` is memory that is used again. With
-/// `packs_messages` messages share rows (message_pack.hpp). Throws PgError.
+/// is one transaction unless the session is in one. `buffer` is memory that is used again. `packs`: see
+/// `append_copy_rows`. Throws PgError.
 void copy_rows(PgConnection& connection, const std::string& table, const RowBatch& rows,
-               const std::string& before, bool packs_messages, std::string& buffer);
+               const std::string& before, bool packs, std::string& buffer);
 
 /// Takes apart the byte stream of a binary COPY, without I/O. Source: PostgreSQL documentation, COPY, "Binary
 /// Format".

@@ -15,13 +15,13 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "backend/message_pack.hpp"
 #include "backend/pgoutput.hpp"
 #include "backend/postgresql_connection.hpp"
 #include "backend/postgresql_feed_reads.hpp"
 #include "backend/postgresql_schema.hpp"
 #include "backend/postgresql_slots.hpp"
 #include "backend/random_id.hpp"
+#include "backend/row_pack.hpp"
 
 namespace isthmus::backend {
 namespace {
@@ -354,8 +354,8 @@ bool PostgresqlFeed::take(std::string_view bytes, FeedSink& sink) {
   }
   switch (decoder_.decode(envelope.data, event_)) {
     case pgoutput::Kind::row:
-      if (for_each_message(event_.row, [&](const Row& row) { sink.row(row); })) return true;
-      throw FeedError("the messages of a log row do not fit their sizes");
+      if (for_each_row(event_.row, [&](const Row& row) { sink.row(row); })) return true;
+      throw FeedError("a log row that holds several does not fit its sizes");
     case pgoutput::Kind::inbox:
       sink.inbox(event_.inbox);
       return true;

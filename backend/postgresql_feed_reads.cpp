@@ -6,8 +6,8 @@
 #include <tuple>
 #include <utility>
 
-#include "backend/message_pack.hpp"
 #include "backend/postgresql_copy.hpp"
+#include "backend/row_pack.hpp"
 
 namespace isthmus::backend {
 namespace {
@@ -25,9 +25,10 @@ constexpr const char* kClockMargin = "interval '60 seconds'";
 
 constexpr const char* kForever = "-infinity";
 
-/// The seq of a row `l` of the log, or of the first of several messages in it.
+/// The seq of a row `l` of the log, or of the first of several in it.
 constexpr const char* kFirstSeq =
-    "CASE WHEN l.kind IN ('publish', 'spublish') THEN l.seq - coalesce(l.total, 1) + 1 ELSE l.seq END";
+    "CASE WHEN l.kind IN ('publish', 'spublish', 'changes') THEN l.seq - coalesce(l.total, 1) + 1 ELSE l.seq "
+    "END";
 
 /// A list of origins as a relation k(origin, known, rank), the rank being the place in the list. Numbers
 /// only, so nothing in it needs quoting.
@@ -247,7 +248,11 @@ void FeedReads::read_log(const Vector& known, const std::string& since, const st
       "COPY (SELECT " + select_log_columns(value) + " FROM isthmus.log l JOIN " + origins_relation(origins) +
           " ON k.origin = l.origin AND l.seq > k.known WHERE l.arrived >= " + connection_.literal(since) +
           "::timestamptz" + filter + " ORDER BY k.rank, l.seq, l.arrived) TO STDOUT (FORMAT binary)");
+  std::pair<OriginId, Seq> last{0, 0};  // of an origin, and how far it is known
   read_log_rows(reader, [&](const Row& row) {
+    if (row.origin != last.first) last = {row.origin, seq_of(known, row.origin)};
+    // It shares a row of SQL with one beyond.
+    if (row.seq <= last.second) return;
     if (load != nullptr) load->row(row);
     if (feed != nullptr) feed->row(row);
   });
@@ -261,11 +266,11 @@ std::string FeedReads::since(const Vector& known) {
   for (const auto& [origin, progress] : progress_) {
     const Seq last = seq_of(known, origin);
     if (progress.seq <= last) continue;
-    // For the BRIN index on (origin, seq). The next one may be a message among others in a row.
-    const PgResult found = connection_.exec("SELECT min(arrived) - " + std::string(kClockMargin) +
-                                            " FROM isthmus.log WHERE origin = " + std::to_string(origin) +
-                                            " AND seq BETWEEN " + std::to_string(last) + " AND " +
-                                            std::to_string(last + MessagePacker::kMostMessages));
+    // For the BRIN index on (origin, seq). The next one may stand among others in a row.
+    const PgResult found =
+        connection_.exec("SELECT min(arrived) - " + std::string(kClockMargin) +
+                         " FROM isthmus.log WHERE origin = " + std::to_string(origin) + " AND seq BETWEEN " +
+                         std::to_string(last) + " AND " + std::to_string(last + RowPacker::kMostRows));
     if (found.is_null(0, 0)) return kForever;
     earliest = "least(" + earliest + ", " + connection_.literal(found.bytes(0, 0)) + "::timestamptz)";
   }

@@ -12,9 +12,11 @@
 #include "backend/postgresql_connection.hpp"
 #include "backend/postgresql_copy.hpp"
 #include "backend/postgresql_feed.hpp"
+#include "backend/postgresql_insert.hpp"
 #include "backend/postgresql_links.hpp"
 #include "backend/postgresql_schema.hpp"
 #include "backend/postgresql_upkeep.hpp"
+#include "backend/row_pack.hpp"
 
 namespace isthmus::backend {
 namespace {
@@ -104,7 +106,9 @@ class PostgresqlLog final : public SharedLog {
   void checkpoint_run(const Body& body);
   void check_row(const Row& row) const;
   std::string table_for_rows(PgConnection& session);
-  void copy_into_log(PgConnection& session, const RowBatch& batch, const std::string& before);
+  void append_to(const std::string& table, PgConnection& session, const RowBatch& batch,
+                 const std::string& before);
+  void append_to_log(PgConnection& session, const RowBatch& batch, const std::string& before);
   std::string statements_before_copy(const RowBatch& batch,
                                      const std::vector<std::int64_t>& stamped_inbox) const;
 
@@ -117,6 +121,7 @@ class PostgresqlLog final : public SharedLog {
   std::unique_ptr<PgConnection> commit_;
   bool locked_ = false;
   std::string buffer_;
+  RowInserter inserter_;
   std::string partition_;  // what takes rows now, up to the time of the next look
   Clock::time_point next_look_;
 
@@ -130,9 +135,9 @@ class PostgresqlLog final : public SharedLog {
   std::uint64_t upkeep_sessions_ = 0, checkpoint_session_ = 0;
 
   std::atomic<std::uint64_t> disk_bytes_{0};
-  /// All servers of the site are of one version: an older one may not know that messages share rows, and
-  /// would take such a row for one message. False until the upkeep has seen who is there.
-  std::atomic<bool> packs_messages_{false};
+  /// All servers of the site are of one version: an older one may not know that rows share a row of SQL, and
+  /// would take that for one. False until the upkeep has seen who is there.
+  std::atomic<bool> packs_{false};
 };
 
 /// What messages call the place, or an OpenError without the string.
@@ -213,6 +218,7 @@ bool PostgresqlLog::connect(std::string& why) {
       return false;
     }
     commit_ = std::move(session);
+    inserter_.forget();
     return true;
   } catch (const PgError& error) {
     why = description_ + ": " + error.what();
@@ -307,18 +313,35 @@ std::string PostgresqlLog::table_for_rows(PgConnection& session) {
   return partition_.empty() ? kLogTable : partition_;
 }
 
+// Few rows of SQL, as the batches of clients without pipelining mostly are, by an INSERT; many by COPY, of
+// which the first are encoded while PostgreSQL begins it.
+void PostgresqlLog::append_to(const std::string& table, PgConnection& session, const RowBatch& batch,
+                              const std::string& before) {
+  const bool packs = packs_.load(std::memory_order_relaxed);
+  const std::size_t few = RowInserter::kMostRows * (packs ? RowPacker::kMostRows / 4 : 1);
+  if (before.empty() && batch.size() <= few &&
+      batch.bytes() <= RowInserter::kMostRows * RowPacker::kPackedBytes) {
+    buffer_.clear();
+    const std::size_t count = append_copy_rows(buffer_, batch, packs);
+    if (count <= RowInserter::kMostRows) {
+      inserter_.run(session, table, buffer_, count);
+      return;
+    }
+  }
+  copy_rows(session, table, batch, before, packs, buffer_);
+}
+
 // Straight into the partition of the time, which spares PostgreSQL a fifth of a small commit: there is
 // nothing to route. A row that does not belong there any more is refused, or the partition is gone, and
 // nothing has been written: then the log as a whole takes the rows.
-void PostgresqlLog::copy_into_log(PgConnection& session, const RowBatch& batch, const std::string& before) {
+void PostgresqlLog::append_to_log(PgConnection& session, const RowBatch& batch, const std::string& before) {
   const std::string table = table_for_rows(session);
-  const bool packs = packs_messages_.load(std::memory_order_relaxed);
   try {
-    copy_rows(session, table, batch, before, packs, buffer_);
+    append_to(table, session, batch, before);
   } catch (const PgError& error) {
     if (table == kLogTable || (error.sqlstate != kCheckViolation && error.sqlstate != kUndefinedTable)) throw;
     next_look_ = {};
-    copy_rows(session, kLogTable, batch, before, packs, buffer_);
+    append_to(kLogTable, session, batch, before);
   }
 }
 
@@ -330,7 +353,7 @@ void PostgresqlLog::append(const RowBatch& batch, const std::vector<std::int64_t
     if (batch.empty()) {
       session.exec(before);
     } else {
-      copy_into_log(session, batch, before);
+      append_to_log(session, batch, before);
     }
   });
 }
@@ -408,8 +431,8 @@ UpkeepReport PostgresqlLog::upkeep(const ServerRow& self, OriginId lease) {
   UpkeepReport report =
       upkeep_run([&](PgConnection& session) { return chores_->round(session, self, lease); });
   disk_bytes_.store(report.disk_bytes, std::memory_order_relaxed);
-  packs_messages_.store(std::ranges::all_of(
-      report.servers, [&](const ServerRow& server) { return server.version == self.version; }));
+  packs_.store(std::ranges::all_of(report.servers,
+                                   [&](const ServerRow& server) { return server.version == self.version; }));
   return report;
 }
 

@@ -12,7 +12,7 @@
 namespace isthmus::backend {
 
 /// The newest schema version that this program knows.
-inline constexpr std::int64_t kPostgresqlSchemaVersion = 3;
+inline constexpr std::int64_t kPostgresqlSchemaVersion = 4;
 
 /// What the feed reads. Created once, before any slot, and never dropped: see ARCHITECTURE.md.
 inline constexpr const char* kPublication = "isthmus_feed";

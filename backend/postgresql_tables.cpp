@@ -50,9 +50,6 @@ CREATE TABLE isthmus.log (
 ) PARTITION BY RANGE (arrived);
 CREATE INDEX log_origin_seq ON isthmus.log USING brin (origin, seq) WITH (pages_per_range = 64);
 CREATE TABLE isthmus.log_default PARTITION OF isthmus.log DEFAULT;
-COMMENT ON TABLE isthmus.log IS
-'Everything that happened in the last minutes: changes of the state and messages. Only appended to, in groups; cut by
-dropping partitions behind the checkpoint';
 COMMENT ON COLUMN isthmus.log.arrived IS 'When it was written here';
 COMMENT ON COLUMN isthmus.log.site IS 'The site where it happened';
 COMMENT ON COLUMN isthmus.log.origin IS 'Who numbered it: a lease, or a server process for messages';
@@ -168,14 +165,18 @@ INSERT INTO isthmus.site (id, secret)
 INSERT INTO isthmus.lease (id, server, address) VALUES (0, 0, '');
 )sql";
 
-// What versions 2 and 3 say of columns, to new databases and to older ones.
+// What versions 2 to 4 say of columns, to new databases and to older ones.
 constexpr const char* kComments = R"sql(
+COMMENT ON TABLE isthmus.log IS
+'Everything that happened in the last minutes: changes of the state and messages, to be read in isthmus.changes and
+isthmus.messages. Only appended to, in groups; cut by dropping partitions behind the checkpoint';
 COMMENT ON COLUMN isthmus.log.key IS
-'Of a message: the channel; of several in one row: theirs, one behind the other. Of a lease: where its holder listens';
+'Of a message: the channel. Of several in one row: theirs, one behind the other. Of a lease: where its holder listens';
 COMMENT ON COLUMN isthmus.log.field IS
-'Of several messages in one row: the lengths of channel and payload of each. isthmus.messages takes them apart';
+'Of several messages or changes in one row: what each is, with its lengths. isthmus.messages and isthmus.changes take them apart';
 COMMENT ON COLUMN isthmus.log.kind IS
-'set update hset hcreate hdel del expire incr hincr htype sadd screate srem stype flush publish spublish lease frontier reach subscribers';
+'set update hset hcreate hdel del expire incr hincr htype sadd screate srem stype flush publish spublish lease frontier reach subscribers. changes: several changes
+in one row, of which version is the first one''s and seq the last one''s; isthmus.changes takes them apart';
 COMMENT ON COLUMN isthmus.log.copied IS
 'Taken over from another site''s database by a server, and not brought by that site''s stream';
 COMMENT ON COLUMN isthmus.log.base_version IS
@@ -183,7 +184,8 @@ COMMENT ON COLUMN isthmus.log.base_version IS
 add that is taken back; NULL: those of its own site until then';
 COMMENT ON COLUMN isthmus.log.counter IS 'Of incr and hincr: the lease under which it was counted';
 COMMENT ON COLUMN isthmus.log.total IS
-'Of incr and hincr: what that lease has added to the base so far. Of several messages in one row: how many; seq is the last one''s';
+'Of incr and hincr: what that lease has added to the base so far. Of several messages or changes in one row: how many; seq is the
+last one''s';
 COMMENT ON COLUMN isthmus.entry.totals IS
 'Of a string that sites count on, to be added to value: lease=total@version,site,base_version,base_site of each lease';
 COMMENT ON COLUMN isthmus.field.totals IS
@@ -315,11 +317,10 @@ constexpr const char* kCurrentView = R"sql(
 CREATE OR REPLACE VIEW isthmus.current AS
 WITH
   tail AS (
-    SELECT db, kind, key, field, value, version, log.site, expire_at, copied, base_version, base_site, counter, total,
-           ARRAY[version, log.site] AS stamp
-    FROM isthmus.log LEFT JOIN isthmus.progress ON progress.origin = log.origin
-    WHERE log.arrived >= (SELECT covered_from FROM isthmus.site) AND log.seq > coalesce(progress.seq, 0)
-      AND log.kind NOT IN ('publish', 'spublish', 'subscribers', 'lease', 'frontier', 'reach')
+    SELECT c.db, c.kind, c.key_bytes AS key, c.field_bytes AS field, c.value_bytes AS value, c.version, c.site, c.expire_at,
+           c.copied, c.base_version, c.base_site, c.counter, c.total, ARRAY[c.version, c.site] AS stamp
+    FROM isthmus.changes c LEFT JOIN isthmus.progress ON progress.origin = c.origin
+    WHERE c.arrived >= (SELECT covered_from FROM isthmus.site) AND c.seq > coalesce(progress.seq, 0)
   ),
   flushed AS (
     SELECT db, max(stamp) AS stamp FROM (
@@ -531,7 +532,55 @@ $$;
 COMMENT ON FUNCTION isthmus.deadline(interval) IS 'So long from now, in milliseconds since 1970; NULL for NULL';
 )sql";
 
-// One row for each message, also of those that share a row of the log (message_pack.hpp).
+// One row for each change, also of those that share a row of the log (row_pack.hpp).
+constexpr const char* kChangesView = R"sql(
+CREATE OR REPLACE FUNCTION isthmus.changes_of(keys bytea, descriptions bytea, all_values bytea, replies bytea,
+  OUT number bigint, OUT kind text, OUT group_end boolean, OUT db smallint, OUT behind bigint, OUT key bytea, OUT field bytea,
+  OUT value bytea, OUT expire_at bigint, OUT event text, OUT requester bigint, OUT request bigint, OUT reply bytea,
+  OUT base_version bigint, OUT base_site bigint, OUT counter bigint, OUT total bigint)
+  RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT number, p[1], NOT goes_on, p[2]::smallint, coalesce(nullif(p[3], '')::bigint, 0),
+         substr(keys, 1 + keys_before, key_size), substr(keys, 1 + keys_before + coalesce(key_size, 0), field_size),
+         substr(all_values, 1 + values_before, value_size), nullif(p[7], '')::bigint, replace(nullif(p[8], ''), '/', ','),
+         nullif(p[9], '')::bigint, nullif(p[10], '')::bigint, substr(replies, 1 + replies_before, reply_size),
+         nullif(p[12], '')::bigint, nullif(p[13], '')::bigint, nullif(p[14], '')::bigint, nullif(p[15], '')::bigint
+  FROM (
+    SELECT sizes.*, coalesce(sum(coalesce(key_size, 0) + coalesce(field_size, 0)) OVER earlier, 0)::integer AS keys_before,
+           coalesce(sum(value_size) OVER earlier, 0)::integer AS values_before,
+           coalesce(sum(reply_size) OVER earlier, 0)::integer AS replies_before
+    FROM (SELECT number, description LIKE '+%' AS goes_on, p, nullif(p[4], '')::integer AS key_size,
+                 nullif(p[5], '')::integer AS field_size, nullif(p[6], '')::integer AS value_size,
+                 nullif(p[11], '')::integer AS reply_size
+          FROM string_to_table(encode(descriptions, 'escape'), ' ') WITH ORDINALITY AS d (description, number),
+               string_to_array(ltrim(description, '+'), ',') AS p) sizes
+    WINDOW earlier AS (ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+  ) places
+$$;
+COMMENT ON FUNCTION isthmus.changes_of(bytea, bytea, bytea, bytea) IS
+'The changes that share a row of isthmus.log, of kind changes, by its key, field, value and reply. See isthmus.changes';
+
+CREATE OR REPLACE VIEW isthmus.changes AS
+SELECT l.arrived, l.site, l.origin, c.seq, c.version, c.db, c.kind, c.group_end, isthmus.readable(c.key) AS key,
+       isthmus.readable(c.field) AS field, isthmus.readable(c.value) AS value, c.expire_at, c.event, c.requester, c.request,
+       isthmus.readable(c.reply) AS reply, l.copied, c.base_version, c.base_site, c.counter, c.total, c.key AS key_bytes,
+       c.field AS field_bytes, c.value AS value_bytes
+FROM isthmus.log l CROSS JOIN LATERAL (
+  SELECT l.seq, l.version, l.db, l.kind, l.group_end, l.key, l.field, l.value, l.expire_at, l.event, l.requester, l.request,
+         l.reply, l.base_version, l.base_site, l.counter, l.total
+  WHERE l.kind <> 'changes'
+  UNION ALL
+  SELECT l.seq - l.total + number, l.version + behind, db, kind, group_end, key, field, value, expire_at, event, requester,
+         request, reply, base_version, base_site, counter, total
+  FROM isthmus.changes_of(l.key, l.field, l.value, l.reply)
+  WHERE l.kind = 'changes'
+) c
+WHERE l.kind NOT IN ('publish', 'spublish', 'subscribers', 'lease', 'frontier', 'reach');
+COMMENT ON VIEW isthmus.changes IS
+'The changes of the state in the log, one row each. key, field and value are for reading; key_bytes, field_bytes and
+value_bytes are exact';
+)sql";
+
+// One row for each message, also of those that share a row of the log (row_pack.hpp).
 constexpr const char* kMessagesView = R"sql(
 CREATE OR REPLACE VIEW isthmus.messages AS
 SELECT l.arrived, l.site, l.origin, l.seq - coalesce(l.total, 1) + m.number AS seq, l.kind,
@@ -644,13 +693,15 @@ std::string postgresql_tables_sql() {
 
 std::string postgresql_migration_sql(std::int64_t from_version) {
   std::string sql = from_version == 1 ? std::string(kFromVersion1) + kTablesOfVersion2 : std::string();
-  sql.append(kFromVersion2).append(kComments).append(kPublicationsSql);
+  if (from_version <= 2) sql += kFromVersion2;
+  sql.append(kComments).append(kPublicationsSql);
   fill_in(sql);
   return sql;
 }
 
 std::string postgresql_sql_interface() {
   std::string sql = kReadable;
+  sql += kChangesView;
   sql += kCurrentView;
   sql += kMessagesView;
   for (const SqlFunction& function : kFunctions) {

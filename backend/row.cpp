@@ -10,10 +10,36 @@ namespace isthmus::backend {
 namespace {
 
 /// In the order of RowKind.
-constexpr std::array<std::string_view, 21> kKindNames = {
-    "set",   "update",  "hset",     "hcreate", "hdel",     "del",   "expire",
-    "incr",  "hincr",   "htype",    "sadd",    "screate",  "srem",  "stype",
-    "flush", "publish", "spublish", "lease",   "frontier", "reach", "subscribers"};
+constexpr std::array<std::string_view, 22> kKindNames = {
+    "set",      "update", "hset",     "hcreate", "hdel",        "del",    "expire", "incr",
+    "hincr",    "htype",  "sadd",     "screate", "srem",        "stype",  "flush",  "publish",
+    "spublish", "lease",  "frontier", "reach",   "subscribers", "changes"};
+
+/// In the order of RowKind.
+constexpr std::array<RowParts, 22> kParts = {{
+    {true, false, true},    // set
+    {true, false, true},    // update
+    {true, true, true},     // hset
+    {true, true, true},     // hcreate
+    {true, true, false},    // hdel
+    {true, false, false},   // del
+    {true, false, false},   // expire
+    {true, false, false},   // incr
+    {true, true, false},    // hincr
+    {true, false, false},   // htype
+    {true, true, false},    // sadd
+    {true, true, false},    // screate
+    {true, true, false},    // srem
+    {true, false, false},   // stype
+    {false, false, false},  // flush
+    {true, false, true},    // publish
+    {true, false, true},    // spublish
+    {true, false, true},    // lease
+    {false, false, true},   // frontier
+    {false, false, true},   // reach
+    {false, false, true},   // subscribers
+    {true, true, true},     // changes
+}};
 
 /// What a cleared batch may keep: enough for a busy group commit, small beside the keyspace.
 constexpr std::size_t kKeptBytes = 4U << 20U;
@@ -28,6 +54,8 @@ std::uint32_t checked_size(std::string_view part) {
 }  // namespace
 
 std::string_view row_kind_name(RowKind kind) { return kKindNames.at(static_cast<std::size_t>(kind)); }
+
+RowParts row_parts(RowKind kind) { return kParts.at(static_cast<std::size_t>(kind)); }
 
 std::optional<RowKind> row_kind_from_name(std::string_view name) {
   const auto* found = std::find(kKindNames.begin(), kKindNames.end(), name);

@@ -45,6 +45,7 @@ enum class RowKind : std::uint8_t {
   /// A server tells the others who subscribes at it (src/site/announcements.hpp); of the messages' origin,
   /// and treated as they are, but handed to no client
   subscribers,
+  changes,  ///< several changes of the state: only as a row stands in PostgreSQL (row_pack.hpp)
 };
 
 /// Whether a row of this kind says something of a key or a database: all but messages and bookkeeping.
@@ -60,6 +61,13 @@ inline bool is_message(RowKind kind) {
 /// The name of a kind in SQL, and back. `row_kind_from_name` gives nothing for a name of a newer schema.
 std::string_view row_kind_name(RowKind kind);
 std::optional<RowKind> row_kind_from_name(std::string_view name);
+
+/// Which parts a row has by its kind, even if they are empty. What it does not have is NULL in SQL, so that a
+/// person sees what belongs to it.
+struct RowParts {
+  bool key, field, value;
+};
+RowParts row_parts(RowKind kind);
 
 /// What a row of kind incr or hincr says besides its base's value (MERGE.md, "Counters"). Of kind srem only
 /// the base: the add that is taken back; 0: none is named (MERGE.md, "Sets").

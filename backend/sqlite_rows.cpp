@@ -171,38 +171,6 @@ void load_log(const Connection& connection, LoadSink& sink) {
 
 }  // namespace
 
-RowParts parts_of(RowKind kind) {
-  switch (kind) {
-    case RowKind::set:
-    case RowKind::update:
-    case RowKind::publish:
-    case RowKind::spublish:
-      return {true, false, true};
-    case RowKind::hset:
-    case RowKind::hcreate:
-      return {true, true, true};
-    case RowKind::hdel:
-    case RowKind::sadd:
-    case RowKind::screate:
-    case RowKind::srem:
-      return {true, true, false};
-    case RowKind::del:
-    case RowKind::expire:
-      return {true, false, false};
-    case RowKind::flush:
-    case RowKind::lease:
-    case RowKind::incr:  // from here on never in an embedded log
-    case RowKind::hincr:
-    case RowKind::htype:
-    case RowKind::stype:
-    case RowKind::frontier:
-    case RowKind::reach:
-    case RowKind::subscribers:
-      break;
-  }
-  return {false, false, false};
-}
-
 std::string_view stored_type_name(StoredType type) { return kTypeNames.at(static_cast<std::size_t>(type)); }
 
 void read_stored_key(const Statement& statement, StoredKey& key) {

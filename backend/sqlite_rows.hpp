@@ -8,12 +8,6 @@
 
 namespace isthmus::backend {
 
-/// Which of its three byte columns a kind of row always has, even when they are empty.
-struct RowParts {
-  bool key, field, value;
-};
-RowParts parts_of(RowKind kind);
-
 /// The name of a type in the column `entry.type`.
 std::string_view stored_type_name(StoredType type);
 

@@ -187,7 +187,7 @@ void SqliteSession::drain() const {
 }
 
 void SqliteSession::insert(std::int64_t position, std::int64_t arrived_ms, const Row& row) {
-  const RowParts parts = parts_of(row.kind);
+  const RowParts parts = row_parts(row.kind);
   insert_.bind(1, position);
   insert_.bind(2, arrived_ms);
   insert_.bind(3, row.site);

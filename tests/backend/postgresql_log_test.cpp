@@ -117,6 +117,27 @@ TEST_F(PostgresqlLogTest, KeepsEveryColumn) {
   EXPECT_EQ(database_.integer("SELECT count(*) FROM isthmus.log_default"), 0);
 }
 
+// Few rows go in by an INSERT, many by COPY.
+TEST_F(PostgresqlLogTest, WritesFewRowsAsItWritesMany) {
+  std::vector<Row> rows = test::changes_of_all_kinds();
+  append(rows);
+  for (Row& row : rows) row.origin = 2000;
+  for (std::size_t at = 0, count = 1; at < rows.size(); at += count, count = count % 3 + 1)
+    append({rows.begin() + static_cast<std::ptrdiff_t>(at),
+            rows.begin() + static_cast<std::ptrdiff_t>(std::min(at + count, rows.size()))});
+  const auto of = [&](int origin) {
+    return database_.sql(
+        "SELECT site, seq, version, db, kind, group_end, key, field, expire_at, sent_at, event, requester, "
+        "request, reply, copied, base_version, base_site, counter, total, value FROM isthmus.log WHERE "
+        "origin = " +
+        std::to_string(origin) + " ORDER BY seq");
+  };
+  EXPECT_EQ(of(1000).size(), rows.size());
+  EXPECT_EQ(of(2000), of(1000));
+  EXPECT_EQ(database_.integer("SELECT count(DISTINCT xmin::text) FROM isthmus.log WHERE origin = 2000"), 8)
+      << "a transaction for each append";
+}
+
 TEST_F(PostgresqlLogTest, FindsAnotherPlaceWhenThePartitionOfTheTimeTakesNoMore) {
   append({make_row(1, RowKind::set, "k")});
   const std::string partition = database_.value("SELECT tableoid::regclass FROM isthmus.log");

@@ -117,6 +117,26 @@ TEST_F(PostgresqlSqlTest, TheViewShowsBytesAsAPersonReadsThem) {
                           "two\nlines|string|||\\x74776f0a6c696e6573|\\x|"));
 }
 
+TEST_F(PostgresqlSqlTest, ShowsChangesThatShareARowAsOthers) {
+  std::vector<Row> rows = test::changes_of_all_kinds();
+  log_->append(make_batch(rows));
+  // With that the log knows that all servers can read rows that share one.
+  log_->shared()->upkeep({1, "here:1", "0.3", 0, true}, 0);
+  for (Row& row : rows) row.origin = 2000;
+  log_->append(make_batch(rows));
+  EXPECT_EQ(database_.integer("SELECT count(*) FROM isthmus.log WHERE origin = 1000"), rows.size());
+  EXPECT_EQ(database_.integer("SELECT count(*) FROM isthmus.log WHERE origin = 2000"), 1);
+  const auto shown = [&](int origin) {
+    return database_.sql(
+        "SELECT site, seq, version, db, kind, group_end, key, field, value, expire_at, event, requester, "
+        "request, reply, copied, base_version, base_site, counter, total, key_bytes, field_bytes, "
+        "value_bytes FROM isthmus.changes WHERE origin = " +
+        std::to_string(origin) + " ORDER BY seq");
+  };
+  EXPECT_EQ(shown(1000).size(), rows.size());
+  EXPECT_EQ(shown(2000), shown(1000));
+}
+
 TEST_F(PostgresqlSqlTest, TheViewHidesWhatHasExpired) {
   Row gone = make_row(1, RowKind::set, "gone", "", "v");
   gone.expire_at = 1000;

@@ -67,6 +67,8 @@ Row OwnedRow::view() const {
   copy.key = key;
   copy.field = field;
   copy.value = value;
+  copy.event = event;
+  copy.reply = reply;
   return copy;
 }
 
@@ -81,6 +83,29 @@ Row make_row(Seq seq, RowKind kind, std::string_view key, std::string_view field
   row.field = field;
   row.value = value;
   return row;
+}
+
+std::vector<Row> changes_of_all_kinds() {
+  std::vector<Row> rows;
+  for (Seq seq = 1; seq <= static_cast<Seq>(RowKind::flush) + 1; ++seq) {
+    const auto kind = static_cast<RowKind>(seq - 1);
+    const RowParts parts = row_parts(kind);
+    Row row = make_row(seq, kind, parts.key ? std::string_view("key\0 ,+", 7) : std::string_view(),
+                       parts.field ? "field" : "", parts.value ? "+1,2 \xFF" : "");
+    row.version = 1'000'000 + seq * 65536;
+    if (is_count(kind)) row.count = {999'999, 8, 1001, -5};
+    if (kind == RowKind::srem) row.count.base_version = 77;
+    rows.push_back(row);
+  }
+  rows[0].expire_at = -1;
+  rows[0].event = "set,expire";
+  rows[1].db = 15;
+  rows[2].group_end = false;
+  rows[3].requester = 17;
+  rows[3].request = 4;
+  rows[3].reply = "*1\r\n$3\r\n + \r\n";
+  rows[4].version = 7;  // older than the first one
+  return rows;
 }
 
 RowBatch make_batch(const std::vector<Row>& rows) {

@@ -46,11 +46,17 @@ std::vector<std::string> query_lines(const std::string& path, const std::string&
 /// A row that owns its bytes.
 struct OwnedRow {
   OwnedRow() = default;
-  explicit OwnedRow(const Row& other) : row(other), key(other.key), field(other.field), value(other.value) {}
+  explicit OwnedRow(const Row& other)
+      : row(other),
+        key(other.key),
+        field(other.field),
+        value(other.value),
+        event(other.event),
+        reply(other.reply) {}
   /// The row with views of this object's bytes.
   Row view() const;
   Row row;
-  std::string key, field, value;
+  std::string key, field, value, event, reply;
 };
 
 inline constexpr SiteId kSite = 7;
@@ -61,6 +67,10 @@ Row make_row(Seq seq, RowKind kind, std::string_view key = {}, std::string_view 
              std::string_view value = {});
 
 RowBatch make_batch(const std::vector<Row>& rows);
+
+/// One of every kind that says something of the state, each a thing that only some rows say. Their views live
+/// for ever.
+std::vector<Row> changes_of_all_kinds();
 
 /// Keeps what a log loads.
 struct Recorder : LoadSink {
