@@ -211,7 +211,7 @@ std::chrono::seconds partition_width(std::chrono::seconds retention) {
 
 int make_partitions(PgConnection& connection, std::chrono::seconds width) {
   const PgResult facts = connection.exec(
-      "SELECT extract(epoch FROM clock_timestamp())::bigint, extract(epoch FROM max((regexp_match("
+      "SELECT floor(extract(epoch FROM clock_timestamp()))::bigint, extract(epoch FROM max((regexp_match("
       "pg_get_expr(c.relpartbound, c.oid), 'TO \\(''([^'']+)''\\)'))[1]::timestamptz))::bigint "
       "FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'isthmus.log'::regclass");
   const std::int64_t now = facts.integer(0, 0);

@@ -173,6 +173,7 @@ void RowPacker::describe(const Row& change) {
 RowUnpacker::RowUnpacker(const Row& packed)
     : changes_(packed.kind == RowKind::changes),
       has_values_(!packed.value.empty()),
+      has_replies_(!packed.reply.empty()),
       row_(packed),
       first_version_(packed.version),
       left_(packed.count.total),
@@ -259,7 +260,7 @@ bool RowUnpacker::next_change(Row& row) {
   row.key = part(keys_, key);
   row.field = part(keys_, field);
   row.value = part(values_, has_values_ ? value : 0);
-  row.reply = part(replies_, reply);
+  row.reply = part(replies_, has_replies_ ? reply : 0);
   return sound && text.empty();
 }
 

@@ -67,7 +67,8 @@ inline bool is_packed(const Row& row) {
   return row.kind == RowKind::changes || (is_message(row.kind) && row.count.total != 0);
 }
 
-/// Takes a row that holds several apart. Where the values have been left out, those of its rows are empty.
+/// Takes a row that holds several apart. Where values or replies have been left out (replies do not leave
+/// their site), those of its rows are empty.
 class RowUnpacker {
  public:
   /// The views in `packed` must live as long as this.
@@ -81,7 +82,7 @@ class RowUnpacker {
   bool next_message(Row& row);
   bool next_change(Row& row);
 
-  const bool changes_, has_values_;
+  const bool changes_, has_values_, has_replies_;
   Row row_;  // what all have in common, and the place of the one before
   const Version first_version_;
   std::int64_t left_;

@@ -221,6 +221,20 @@ TEST(ChangePack, GivesChangesWithoutValuesWhereThoseWereLeftOut) {
   EXPECT_EQ(told_again(sql), told(make_batch(rows)));
 }
 
+TEST(ChangePack, GivesChangesWithoutRepliesWhereThoseWereLeftOut) {
+  std::vector<Row> rows;
+  for (Seq seq = 1; seq <= 4; ++seq) {
+    rows.push_back(make_row(seq, RowKind::set, "k", {}, "v"));
+    rows.back().requester = 17;
+    rows.back().request = seq;
+    rows.back().reply = "+OK\r\n";
+  }
+  auto sql = packed(make_batch(rows));
+  sql[0].reply.clear();
+  for (Row& row : rows) row.reply = {};
+  EXPECT_EQ(told_again(sql), told(make_batch(rows)));
+}
+
 TEST(ChangePack, RefusesWhatDoesNotHoldTogether) {
   OwnedRow row(make_row(4, RowKind::changes, "abcd", "", "vwxy"));
   row.row.count.total = 4;
@@ -230,10 +244,10 @@ TEST(ChangePack, RefusesWhatDoesNotHoldTogether) {
   };
   const std::string good = "set,0,,1,,1 set,0,,1,,1 set,0,,1,,1";
   EXPECT_TRUE(sound(good + " set,0,,1,,1"));
-  for (const char* last : {"", " ", " set", " set,0", " set,0,,1,,2", " set,0,,2,,1", " set,0,,1,,",
-                           " set,0,,1,,1 set,0", " none,0,,1,,1", " publish,0,,1,,1", " ++set,0,,1,,1",
-                           " set,x,,1,,1", " set,256,,1,,1", " set,0,,-1,,1", " set,0,,1,,1,,,,,1",
-                           " set,0,,1,,1,,,,,,,,,,9", " set,0,1e3,1,,1", " set,0,,1,,99999999999999999999"})
+  for (const char* last :
+       {"", " ", " set", " set,0", " set,0,,1,,2", " set,0,,2,,1", " set,0,,1,,", " set,0,,1,,1 set,0",
+        " none,0,,1,,1", " publish,0,,1,,1", " ++set,0,,1,,1", " set,x,,1,,1", " set,256,,1,,1",
+        " set,0,,-1,,1", " set,0,,1,,1,,,,,,,,,,9", " set,0,1e3,1,,1", " set,0,,1,,99999999999999999999"})
     EXPECT_FALSE(sound(good + last)) << last;
   row.row.count.total = -1;
   EXPECT_FALSE(sound(good + " set,0,,1,,1"));
