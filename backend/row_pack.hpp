@@ -1,26 +1,6 @@
 // Rows that share a row of the log in PostgreSQL: a row costs a database, its walsenders and its peers ten
-// times what a small change or message in it does.
-//
-// Messages of one server that came within the same millisecond: their row has their kind, site, origin,
-// version and time, in all of which they agree, and the seq of the last one. `total` is their number, `key`
-// their channels and `value` their payloads one behind the other, and `field` says in ASCII how long each is:
-// "4+11 4+2" are two channels of 4 bytes and payloads of 11 and 2. The view isthmus.messages takes them
-// apart.
-//
-// Changes of the state, of which kFewestChanges or more of one origin follow each other: their row is of kind
-// `changes` and has their site and origin, the seq of the last one, the version of the first one, and in
-// `total` their number. `key`, `value` and `reply` hold theirs one behind the other, a field behind its key.
-// `field` describes each in ASCII: numbers that are lengths or stand for themselves, separated by
-// commas, what is empty at the end left out, and a plus in front if its group goes on:
-//
-//     kind,db,versions behind the first,key,field,value,expire_at,event,requester,request,reply,
-//     base_version,base_site,counter,total
-//
-// so "set,0,,3,,5,,set del,0,1,3,,,,del" sets a key of 3 bytes to a value of 5 and deletes another one.
-// Events are separated by slashes. The view isthmus.changes takes them apart.
-//
-// Only the code that writes and reads rows in SQL knows of all this: a Row anywhere else is one message or
-// one change.
+// times what a small change or message in it does. How they share it stands at RowPacker. Only the code that
+// writes and reads rows in SQL knows of it: a Row anywhere else is one message or one change.
 #pragma once
 
 #include <charconv>
@@ -33,6 +13,24 @@
 namespace isthmus::backend {
 
 /// Gathers rows of a batch into rows of SQL. Not thread-safe.
+///
+/// Messages of one server that came within the same millisecond: their row has their kind, site, origin,
+/// version and time, in all of which they agree, and the seq of the last one. `total` is their number, `key`
+/// their channels and `value` their payloads one behind the other, and `field` says in ASCII how long each
+/// is: "4+11 4+2" are two channels of 4 bytes and payloads of 11 and 2. The view isthmus.messages takes them
+/// apart.
+///
+/// Changes of the state, of which kFewestChanges or more of one origin follow each other: their row is of
+/// kind `changes` and has their site and origin, the seq of the last one, the version of the first one, and
+/// in `total` their number. `key`, `value` and `reply` hold theirs one behind the other, a field behind its
+/// key. `field` describes each in ASCII: numbers that are lengths or stand for themselves, separated by
+/// commas, what is empty at the end left out, and a plus in front if its group goes on:
+///
+///     kind,db,versions behind the first,key,field,value,expire_at,event,requester,request,reply,
+///     base_version,base_site,counter,total
+///
+/// so "set,0,,3,,5,,set del,0,1,3,,,,del" sets a key of 3 bytes to a value of 5 and deletes another one.
+/// Events are separated by slashes. The view isthmus.changes takes them apart.
 class RowPacker {
  public:
   /// A packed row stays below PostgreSQL's TOAST_TUPLE_THRESHOLD of 2 KiB, with its other columns, so that it

@@ -551,14 +551,7 @@ TEST(PostgresqlLinksTest, KnowsTheMessagesThatShareARowOfTheLog) {
   peer->read_messages(now_ms, young);
   EXPECT_THAT(seqs_of(young.batch), ElementsAre(1, 2, 3, 4, 5, 6));
 
-  struct : FeedSink {
-    void row(const Row& row) override {
-      if (row.origin == kOrigin) seqs.push_back(row.seq);
-    }
-    void inbox(const InboxRow& /*row*/) override {}
-    void reached(Position /*position*/) override {}
-    std::vector<Seq> seqs;
-  } streamed, missing;
+  Told streamed, missing;
   ASSERT_TRUE(becomes([&] {
     follower->stream(streamed, std::chrono::milliseconds(20));
     return streamed.seqs.size() >= 9;
@@ -583,27 +576,17 @@ TEST(PostgresqlLinksTest, BringsChangesThatShareARowOfTheLog) {
   }
   a.write(rows);
   EXPECT_EQ(a.integer("SELECT count(*) FROM isthmus.log WHERE origin = " + std::to_string(kOrigin)), 1);
-  struct : FeedSink {
-    void row(const Row& row) override {
-      if (row.origin == kOrigin)
-        told.push_back(std::string(row_kind_name(row.kind)) + " " + std::string(row.key));
-      replies += row.reply.size();
-    }
-    void inbox(const InboxRow& /*row*/) override {}
-    void reached(Position /*position*/) override {}
-    std::vector<std::string> told;
-    std::size_t replies = 0;
-  } streamed, missing;
+  Told streamed, missing;
   ASSERT_TRUE(becomes([&] {
     follower->stream(streamed, std::chrono::milliseconds(20));
-    return streamed.told.size() >= rows.size();
+    return streamed.seqs.size() >= rows.size();
   }));
   ASSERT_TRUE(follower->read_missing({{a.lease, 1}}, missing));
-  std::vector<std::string> wanted;
-  for (const Row& row : rows)
-    wanted.push_back(std::string(row_kind_name(row.kind)) + " " + std::string(row.key));
-  EXPECT_EQ(streamed.told, wanted);
-  EXPECT_EQ(missing.told, wanted);
+  Told wanted;
+  for (const Row& row : rows) wanted.row(row);
+  EXPECT_EQ(streamed.seqs, wanted.seqs);
+  EXPECT_EQ(streamed.keys, wanted.keys);
+  EXPECT_EQ(missing.keys, wanted.keys);
   EXPECT_EQ(streamed.replies + missing.replies, 0U);
 }
 

@@ -48,4 +48,19 @@ std::unique_ptr<Log> open_connected(const std::string& url,
 /// The row with which a server takes a lease.
 Row lease_row(OriginId lease, OriginId server, std::string_view address);
 
+/// What a feed tells of the origin of `make_row`.
+struct Told : FeedSink {
+  void row(const Row& row) override {
+    if (row.origin != kOrigin) return;
+    seqs.push_back(row.seq);
+    keys.emplace_back(row.key);
+    replies += row.reply.size();
+  }
+  void inbox(const InboxRow& /*row*/) override {}
+  void reached(Position /*position*/) override {}
+  std::vector<Seq> seqs;
+  std::vector<std::string> keys;
+  std::size_t replies = 0;
+};
+
 }  // namespace isthmus::backend::test

@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import os
 import pathlib
 import random
 import sys
@@ -68,27 +69,57 @@ class Trouble:
 
 
 class Lag:
-    """By how much this process, and so perhaps everybody on the machine, is late just now."""
+    """By how much this process, and so perhaps everybody on the machine, is late just now; and its disk."""
 
     TICK, REMEMBERED = 0.05, 15.0
+    STALL = 0.5  # seconds from which on a flush of a few bytes is one
 
     def __init__(self):
         self.late = collections.deque()  # (when, seconds)
-        self.worst = 0.0
+        self.worst = self.worst_flush = 0.0
+        self.stalls = []  # of the machine: (from, until)
+        # What is late just now: since when the process and a flush have been expected to go on. Others may run before those who
+        # watch, and judge.
+        self.ticked = self.flushing = None
 
     async def watch(self):
         while True:
-            began = time.monotonic()
+            began = self.ticked = time.monotonic()
             await asyncio.sleep(self.TICK)
             now = time.monotonic()
             self.late.append((now, now - began - self.TICK))
             self.worst = max(self.worst, self.late[-1][1])
+            if now - began > self.STALL:
+                self.stalls.append((began, now))
             while self.late[0][0] < now - self.REMEMBERED:
                 self.late.popleft()
 
+    async def watch_disk(self, folder):
+        """Flushes a few bytes again and again, as every commit does. `folder` is on the disk of the databases."""
+        path = folder / "flushed"
+        with open(path, "wb", buffering=0) as file:
+            try:
+                while True:
+                    await asyncio.sleep(self.TICK)
+                    file.write(b"x")
+                    began = self.flushing = time.monotonic()
+                    await asyncio.to_thread(os.fdatasync, file.fileno())
+                    now, self.flushing = time.monotonic(), None
+                    self.worst_flush = max(self.worst_flush, now - began)
+                    if now - began > self.STALL:
+                        self.stalls.append((began, now))
+            finally:
+                path.unlink()
+
+    def stalled(self, begin, end):
+        """For how many seconds of that time the machine did nothing for anybody, at least."""
+        going_on = [(since, end) for since in (self.ticked, self.flushing) if since is not None and end - since > self.STALL]
+        return max((min(until, end) - max(since, begin) for since, until in self.stalls + going_on), default=0.0)
+
     def lately(self, now):
         """The greatest lateness in the time that a message may be under way."""
-        return max((seconds for when, seconds in self.late if when > now - self.REMEMBERED), default=0.0)
+        just_now = 0.0 if self.ticked is None else max(0.0, now - self.ticked - self.TICK)
+        return max([just_now] + [seconds for when, seconds in self.late if when > now - self.REMEMBERED])
 
 
 class Streams(list):
@@ -193,7 +224,7 @@ class SiteClient(Client):
             self.judge_service(began, f"did not take {commands[-1][0]}")
         elif not self.world.trouble[self.site].touches(began, began + seconds):
             self.world.slowest[self.site] = max(self.world.slowest[self.site], seconds)
-            if seconds > SLOW_SECONDS:
+            if seconds - self.world.lag.stalled(began, began + seconds) > SLOW_SECONDS:
                 self.judge_service(began, f"took {seconds:.1f} s over {commands[-1][0]}")
         return good
 
