@@ -114,7 +114,7 @@ class Lag:
     def stalled(self, begin, end):
         """For how many seconds of that time the machine did nothing for anybody, at least."""
         going_on = [(since, end) for since in (self.ticked, self.flushing) if since is not None and end - since > self.STALL]
-        return max((min(until, end) - max(since, begin) for since, until in self.stalls + going_on), default=0.0)
+        return max([0.0] + [min(until, end) - max(since, begin) for since, until in self.stalls + going_on])
 
     def lately(self, now):
         """The greatest lateness in the time that a message may be under way."""
