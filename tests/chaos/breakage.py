@@ -36,6 +36,7 @@ LONG_PLAN = 60
 MAX_CLOCK_SECONDS = 4.0    # below --max-clock-skew (5 s)
 RECOVERY_SECONDS = 20.0    # a site that does not serve for so long after its own fault is a finding
 SETTLE_SECONDS = 30.0      # so is a link that does not come back
+COPY_SECONDS = 12.0        # for the state of one site, which a new site copies one after the other while all share a machine
 FRESH_SECONDS = 2.0        # a link works when a server has what its peer wrote so long ago
 UNDER_WAY_SECONDS = 1.5    # what a killed site had sent has arrived
 
@@ -368,7 +369,7 @@ class Breakage:
             site.launch_servers()
             self.sites.append(site)
             self.welcome(site)
-        await self.settle(f"after the join of {site.name}")
+        await self.settle(f"after the join of {site.name}", max(SETTLE_SECONDS, COPY_SECONDS * (len(self.sites) - 1)))
         self.world.whole.add(site.name)
         for a, b in ((None, site.name), (site.name, None)):
             self.excuses.lossy(a, b, began, time.monotonic() + FRESH_SECONDS)

@@ -50,29 +50,26 @@ class Proxies:
             ends.append(up_writer)
             for end in ends:
                 end.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await asyncio.gather(self.carry(out, reader, up_writer), self.carry(back, up_reader, writer))
-        except OSError:
+            async with asyncio.TaskGroup() as both:
+                for direction, source, target in ((out, reader, up_writer), (back, up_reader, writer)):
+                    queue = asyncio.Queue(WAITING_CHUNKS)
+                    both.create_task(self.receive(direction, source, queue))
+                    both.create_task(self.send(direction, queue, target))
+        except* OSError:
             pass
         finally:
             for end in ends:
                 end.transport.abort()
 
-    async def carry(self, direction, reader, writer):
-        """One direction of a connection. Whichever ends first ends both."""
-        queue = asyncio.Queue(WAITING_CHUNKS)
-        sender = asyncio.ensure_future(self.send(direction, queue, writer))
-        clock = asyncio.get_running_loop().time
-        try:
-            while True:
-                data = await reader.read(CHUNK_BYTES)
-                late = RESEND_SECONDS if direction.loss and self.dice.random() < direction.loss else 0.0
-                await queue.put((clock() + direction.delay + late, data))
-                if not data:
-                    await sender
-        finally:
-            sender.cancel()
+    async def receive(self, direction, reader, queue):
+        clock, data = asyncio.get_running_loop().time, b"."
+        while data:
+            data = await reader.read(CHUNK_BYTES)
+            late = RESEND_SECONDS if direction.loss and self.dice.random() < direction.loss else 0.0
+            await queue.put((clock() + direction.delay + late, data))
 
     async def send(self, direction, queue, writer):
+        """Ends by an exception, and so ends the other direction as well."""
         clock = asyncio.get_running_loop().time
         while True:
             due, data = await queue.get()

@@ -70,8 +70,9 @@ class FullSpeed:
         return sum(n for when, n in self.done if begin <= when < end) / (end - begin)
 
     def pause(self, begin, end):
+        """The longest time without an acknowledgement, without what the machine itself stood still of it."""
         times = [begin] + [when for when, _ in self.done if begin <= when < end] + [end]
-        return max(b - a for a, b in itertools.pairwise(times))
+        return max(b - a - self.world.lag.stalled(a, b) for a, b in itertools.pairwise(times))
 
 
 async def most_lost(run, breakage, seconds):

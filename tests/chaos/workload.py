@@ -24,7 +24,6 @@ TALLIES = 3                  # counters that are strings, and as many that are f
 MIXED = 4                    # keys that are strings, hashes and sets in turn
 OPEN_GRAVES = 2000
 DAY_SECONDS = 86400
-PROBE_PAUSE = 0.02
 WATCH_PAUSE = 0.1
 PROBE = "~probe:"            # before a site's name; no listener asks for its events
 
@@ -75,7 +74,7 @@ class Lag:
     STALL = 0.5  # seconds from which on a flush of a few bytes is one
 
     def __init__(self):
-        self.late = collections.deque()  # (when, seconds)
+        self.late = collections.deque()  # (when, seconds), of the last while, without those that a later and greater one outdoes
         self.worst = self.worst_flush = 0.0
         self.stalls = []  # of the machine: (from, until)
         # What is late just now: since when the process and a flush have been expected to go on. Others may run before those who
@@ -87,8 +86,11 @@ class Lag:
             began = self.ticked = time.monotonic()
             await asyncio.sleep(self.TICK)
             now = time.monotonic()
-            self.late.append((now, now - began - self.TICK))
-            self.worst = max(self.worst, self.late[-1][1])
+            late = now - began - self.TICK
+            self.worst = max(self.worst, late)
+            while self.late and self.late[-1][1] <= late:
+                self.late.pop()
+            self.late.append((now, late))
             if now - began > self.STALL:
                 self.stalls.append((began, now))
             while self.late[0][0] < now - self.REMEMBERED:
@@ -119,7 +121,7 @@ class Lag:
     def lately(self, now):
         """The greatest lateness in the time that a message may be under way."""
         just_now = 0.0 if self.ticked is None else max(0.0, now - self.ticked - self.TICK)
-        return max([just_now] + [seconds for when, seconds in self.late if when > now - self.REMEMBERED])
+        return max(just_now, self.late[0][1] if self.late else 0.0)
 
 
 class Streams(list):
@@ -472,7 +474,7 @@ async def probe(world, site):
                 trouble.good(began, time.monotonic())
         except (Broken, Unreachable):
             turn = (turn + 1) % len(connections)
-        await asyncio.sleep(PROBE_PAUSE)
+        await asyncio.sleep(world.pace / 2)
 
 
 async def watch_reach(world, server):

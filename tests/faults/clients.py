@@ -76,14 +76,12 @@ class Connection:
         await self.connect()
         try:
             self.writer.write(b"".join(map(resp.encode, commands)))
-            return await asyncio.wait_for(self._receive(len(commands)), REPLY_SECONDS)
+            async with asyncio.timeout(REPLY_SECONDS):
+                return [await self.receive() for _ in commands]
         except asyncio.TimeoutError:
             self.world.findings.add("replies", f"{self.server.name} did not answer {commands[0][0]} for {REPLY_SECONDS:.0f} s")
             self.close()
             raise Broken from None
-
-    async def _receive(self, count):
-        return [await self.receive() for _ in range(count)]
 
     async def command(self, *words):
         return (await self.pipeline(words))[0]
