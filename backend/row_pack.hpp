@@ -3,7 +3,6 @@
 // writes and reads rows in SQL knows of it: a Row anywhere else is one message or one change.
 #pragma once
 
-#include <charconv>
 #include <cstddef>
 #include <string>
 #include <string_view>
