@@ -1,6 +1,7 @@
 #include "src/site/link.hpp"
 
 #include <algorithm>
+#include <set>
 
 #include "src/observe/logging.hpp"
 
@@ -265,21 +266,25 @@ void Link::fetch_own_rows(const backend::Reaches& theirs) {
   const backend::SiteId own = parts_.site.log().site();
   const auto turn = parts_.freeze.fetch_own();
   const backend::Reaches ours = links_->reaches();
+  std::vector<Gap> lost;
   std::map<std::int64_t, std::uint64_t> returned;
-  bool as_rows = true;
+  Seq rows = 0;
   for (const auto& [origin, reach] : theirs) {
     if (reach.site != own) continue;
     const auto known = ours.find(origin);
     const Seq last = known == ours.end() ? 0 : known->second.last;
     if (reach.last <= last || reach.last <= fetched_[origin]) continue;
-    log_warning("This site's database lacks rows that it once had; a peer still has them",
-                {{"peer", row_.name}, {"rows", reach.last - last}});
-    parts_.freeze.count_return();
-    as_rows &= fetch(own, origin, last + 1, reach.last);
+    lost.push_back({own, origin, last + 1, reach.last});
     returned[origin] = reach.last;
+    rows += reach.last - last;
   }
-  if (!as_rows) copy_state("the peer has rows of ours that we have lost", true);
-  if (!returned.empty()) tell_returned(returned);
+  if (!lost.empty()) {
+    log_warning("This site's database lacks rows that it once had; a peer still has them",
+                {{"peer", row_.name}, {"origins", lost.size()}, {"rows", rows}});
+    parts_.freeze.count_return();
+    if (!fetch(own, lost)) copy_state("the peer has rows of ours that we have lost", true);
+    tell_returned(returned);
+  }
   for (const auto& [origin, last] : returned) fetched_[origin] = last;
   own_rows_known_.store(true);
 }
@@ -292,20 +297,23 @@ void Link::tell_returned(const std::map<std::int64_t, std::uint64_t>& last) {
 }
 
 void Link::repair_gaps() {
-  for (const Gap& gap : parts_.feed.gaps()) {
-    if (gap.site != row_.id) continue;
+  std::vector<Gap> gaps = parts_.feed.gaps();
+  std::erase_if(gaps, [this](const Gap& gap) { return gap.site != row_.id; });
+  if (gaps.empty()) return;
+  for (const Gap& gap : gaps) {
     log_warning("Rows of a peer are missing",
                 {{"peer", row_.name}, {"origin", gap.origin}, {"from", gap.from}, {"to", gap.to}});
-    if (!fetch(gap.site, gap.origin, gap.from, gap.to)) {
-      copy_state("rows are missing, and the peer's log does not reach back to them");
-      return;
-    }
+  }
+  if (fetch(row_.id, gaps)) {
     count_return();
+  } else {
+    copy_state("rows are missing, and the peer's log does not reach back to them");
   }
 }
 
-// What the peer does not have in between does not exist. False if it has been cut from the peer's log.
-bool Link::fetch(backend::SiteId site, OriginId origin, Seq from, Seq to) {
+// What the peer does not have in between does not exist. False if some of it has been cut from the peer's
+// log.
+bool Link::fetch(backend::SiteId site, const std::vector<Gap>& gaps) {
   class Sink final : public backend::LoadSink {
    public:
     Sink(backend::Links& to, OriginId lease, backend::Version covered)
@@ -340,14 +348,21 @@ bool Link::fetch(backend::SiteId site, OriginId origin, Seq from, Seq to) {
   const Frontier folded = parts_.feed.folded();
   const auto frontier = folded.find(site);
   Sink sink(*links_, lease, frontier == folded.end() ? 0 : frontier->second);
-  if (!peer_->read_rows(origin, from, to, sink)) return false;
+  std::map<std::int64_t, std::uint64_t> whole;
+  std::set<OriginId> cut;
+  for (const Gap& gap : gaps) {
+    if (!peer_->read_rows(gap.origin, gap.from, gap.to, sink)) cut.insert(gap.origin);
+    whole[gap.origin] = std::max(whole[gap.origin], gap.to);
+  }
   sink.flush();
+  std::erase_if(whole, [&](const auto& of) { return cut.contains(of.first); });
+  if (whole.empty()) return false;
   CopiedRows end(*links_, lease);
-  end.finish(site, {{origin, to}}, 0);
-  parts_.site.stats().gaps_repaired.fetch_add(1);
+  end.finish(site, whole, 0);
+  parts_.site.stats().gaps_repaired.fetch_add(whole.size());
   log_info("Missing rows have been fetched", {{"peer", row_.name}, {"rows", sink.rows()}});
   wait_for(end.origin(), end.rows());
-  return true;
+  return cut.empty();
 }
 
 void Link::wait_for(OriginId origin, Seq seq) {

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "src/keyspace/clock.hpp"
 #include "src/keyspace/keyspace.hpp"
@@ -95,7 +96,8 @@ class Link {
   bool must_copy_again() const;
   void fetch_own_rows(const backend::Reaches& theirs);
   void tell_returned(const std::map<std::int64_t, std::uint64_t>& last);
-  bool fetch(backend::SiteId site, backend::OriginId origin, backend::Seq from, backend::Seq to);
+  /// Fetches all these rows of a site from the peer's log.
+  bool fetch(backend::SiteId site, const std::vector<Gap>& gaps);
   void say(const std::string& state, const std::string& detail);
   void save();
   void wait_for(backend::OriginId origin, backend::Seq seq);
