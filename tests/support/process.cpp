@@ -91,7 +91,11 @@ void Process::read_all() {
 }
 
 void Process::signal(int number) {
-  if (!status_) ::kill(pid_, number);
+  if (status_) return;
+  ::kill(pid_, number);
+  if (number != SIGSTOP) return;
+  siginfo_t stopped{};
+  ::waitid(P_PID, static_cast<id_t>(pid_), &stopped, WSTOPPED | WEXITED | WNOWAIT);
 }
 
 std::optional<ExitStatus> Process::wait(milliseconds patience) {

@@ -46,7 +46,8 @@ class Process {
   Process& operator=(const Process&) = delete;
 
   pid_t pid() const { return pid_; }
-  /// Sends a signal; does nothing if the process was already waited for.
+  /// Sends a signal; does nothing if the process was already waited for. After SIGSTOP it stands when this
+  /// returns.
   void signal(int number);
   /// Waits until it ends and all its output has been read; nothing if that takes longer than `patience`.
   std::optional<ExitStatus> wait(milliseconds patience = kPatience);
