@@ -304,11 +304,7 @@ void Link::repair_gaps() {
     log_warning("Rows of a peer are missing",
                 {{"peer", row_.name}, {"origin", gap.origin}, {"from", gap.from}, {"to", gap.to}});
   }
-  if (fetch(row_.id, gaps)) {
-    count_return();
-  } else {
-    copy_state("rows are missing, and the peer's log does not reach back to them");
-  }
+  if (!fetch(row_.id, gaps)) copy_state("rows are missing, and the peer's log does not reach back to them");
 }
 
 // What the peer does not have in between does not exist. False if some of it has been cut from the peer's
@@ -362,6 +358,7 @@ bool Link::fetch(backend::SiteId site, const std::vector<Gap>& gaps) {
   parts_.site.stats().gaps_repaired.fetch_add(whole.size());
   log_info("Missing rows have been fetched", {{"peer", row_.name}, {"rows", sink.rows()}});
   wait_for(end.origin(), end.rows());
+  if (site == row_.id) count_return();
   return cut.empty();
 }
 
