@@ -121,7 +121,8 @@ class Lag:
     def lately(self, now):
         """The greatest lateness in the time that a message may be under way."""
         just_now = 0.0 if self.ticked is None else max(0.0, now - self.ticked - self.TICK)
-        return max(just_now, self.late[0][1] if self.late else 0.0)
+        # The first that is young enough is the greatest.
+        return max(just_now, next((seconds for when, seconds in self.late if when > now - self.REMEMBERED), 0.0))
 
 
 class Streams(list):
