@@ -202,7 +202,7 @@ backend::Vector FeedReader::vector() const {
 // A database that was restored, or promoted with a lost tail, has less than it had. Origins of which it knows
 // nothing may have been forgotten, being old; but its newest lease is never an older one than we have seen.
 bool FeedReader::went_back(const backend::Vector& in_log) const {
-  const auto lacks = [&](const auto& known) { return known.second < reach_.last(known.first); };
+  const auto lacks = [&](const auto& known) { return known.second < reach_.shown(known.first); };
   if (std::any_of(in_log.begin(), in_log.end(), lacks)) return true;
   const backend::LeaseRow newest = feed_->newest_lease();
   return newest.lease != 0 && newest.lease != lease_ && !is_new(newest);

@@ -77,13 +77,14 @@ bool Reach::take_seq(const Row& row) {
       origin.missing.push_back({last + 1, row.seq - 1});
       ++gaps_found_;
     }
-    origin.last = row.seq;
+    origin.last = origin.shown = row.seq;
     return true;
   }
   const auto holds = [&](const Span& span) { return span.from <= row.seq && row.seq <= span.to; };
   const auto& missing = it->second.missing;
   if (std::none_of(missing.begin(), missing.end(), holds)) return false;
   Origin& origin = change(row.origin);
+  origin.shown = std::max(origin.shown, row.seq);
   const auto span = std::find_if(origin.missing.begin(), origin.missing.end(), holds);
   const Span old = *span;
   std::vector<Span> rest;
@@ -166,6 +167,7 @@ void Reach::covered(OriginId id, SiteId site, Seq seq) {
   Origin& origin = origins_[id];
   origin.site = site;
   origin.last = std::max(origin.last, seq);
+  origin.shown = std::max(origin.shown, seq);
 }
 
 void Reach::restore(const backend::StoredFrontier& frontier) {
@@ -196,6 +198,7 @@ void Reach::lower(OriginId id, Seq seq) {
   Origin& origin = it->second;
   const bool had_gap = !origin.missing.empty();
   origin.last = seq;
+  origin.shown = std::min(origin.shown, seq);
   std::erase_if(origin.missing, [seq](const Span& span) { return span.from > seq; });
   for (Span& span : origin.missing) span.to = std::min(span.to, seq);
   if (had_gap && origin.missing.empty()) --with_gaps_;
@@ -204,6 +207,11 @@ void Reach::lower(OriginId id, Seq seq) {
 Seq Reach::last(OriginId id) const {
   const auto it = origins_.find(id);
   return it == origins_.end() ? 0 : it->second.last;
+}
+
+Seq Reach::shown(OriginId id) const {
+  const auto it = origins_.find(id);
+  return it == origins_.end() ? 0 : it->second.shown;
 }
 
 Seq Reach::whole(OriginId id) const {

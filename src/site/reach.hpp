@@ -53,6 +53,9 @@ class Reach {
   void lower(backend::OriginId origin, backend::Seq seq);
 
   backend::Seq last(backend::OriginId origin) const;
+  /// The highest seq of which a row was read, or that a checkpoint covers: what the database has shown. A
+  /// copy stands for rows of a peer that are not in this log, so `last` may be higher.
+  backend::Seq shown(backend::OriginId origin) const;
   /// The highest seq up to which nothing is missing.
   backend::Seq whole(backend::OriginId origin) const;
   /// `whole` of every origin.
@@ -81,7 +84,7 @@ class Reach {
   };
   struct Origin {
     backend::SiteId site = 0;
-    backend::Seq last = 0;
+    backend::Seq last = 0, shown = 0;
     std::vector<Span> missing;
   };
   Origin& change(backend::OriginId origin);

@@ -270,6 +270,34 @@ TEST_F(Sites, CopyTheStateWhenASlotIsLost) {
   expect_everywhere({"GET", "afterwards"}, "\"1\"");
 }
 
+// The copy stands for rows of a former lease of the peer, which our log does not have. Our feed breaks before
+// a checkpoint tells how far they are known.
+TEST_F(Sites, KnowACopyFromADatabaseThatWentBack) {
+  link(2);
+  cut(0, 1);
+  EXPECT_EQ(call(0, {"SET", "meanwhile", "1"}), "OK");
+  places_[0].server->kill_now();
+  end_walsenders(0);
+  places_[0].cluster->sql(
+      "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE "
+      "'isthmus_link_%'");
+  places_[0].server->start();
+  EXPECT_TRUE(eventually([&] { return call(0, {"SET", "afterwards", "1"}) == "OK"; }, kLinkPatience));
+  PostgresSession no_checkpoint(places_[1].cluster->url());
+  no_checkpoint.sql("BEGIN; LOCK TABLE isthmus.progress IN SHARE MODE");
+  heal(0, 1);
+  expect_everywhere({"GET", "meanwhile"}, "\"1\"");
+  EXPECT_TRUE(eventually([&] { return count(1, "reseeds") >= 2; }, kLinkPatience));
+  const std::uint64_t restarts = site_count(*places_[1].server, "feed_restarts");
+  places_[1].cluster->sql(
+      "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND temporary");
+  EXPECT_TRUE(eventually([&] { return site_count(*places_[1].server, "feed_restarts") > restarts; }));
+  EXPECT_EQ(call(1, {"SET", "behind", "1"}), "OK");
+  expect_everywhere({"GET", "behind"}, "\"1\"");
+  EXPECT_EQ(places_[1].server->log().find("went back in time"), std::string::npos)
+      << places_[1].server->log();
+}
+
 TEST_F(Sites, FetchRowsThatALinkHasLost) {
   link(2);
   EXPECT_EQ(call(0, {"SET", "before", "1"}), "OK");

@@ -210,6 +210,21 @@ TEST_F(ReachTest, GoesBackWithTheDatabase) {
   EXPECT_EQ(reach_.gaps()[0].from, 2U);
 }
 
+// What a copy stands for has no rows in this log: a database without them has not gone back.
+TEST_F(ReachTest, TellsWhatTheDatabaseHasShown) {
+  take(kPeer, 20, 3);
+  copied(kPeer, {{20, 9}, {21, 4}}, 500);
+  EXPECT_EQ(reach_.last(20), 9U);
+  EXPECT_EQ(reach_.shown(20), 3U);
+  EXPECT_EQ(reach_.shown(21), 0U);
+  take(kPeer, 20, 10);
+  EXPECT_EQ(reach_.shown(20), 10U);
+  reach_.covered(21, kPeer, 4);
+  EXPECT_EQ(reach_.shown(21), 4U);
+  reach_.lower(20, 2);
+  EXPECT_EQ(reach_.shown(20), 2U);
+}
+
 TEST_F(ReachTest, MergesWhatWasReadAnew) {
   take(kPeer, 20, 3);
   take(kPeer, 21, 1);
