@@ -129,7 +129,10 @@ class Links {
   /// settings that notice a dead link within seconds; enabled.
   virtual void create_subscription(const PeerRow& peer, const std::string& slot) = 0;
   /// Makes an existing subscription connect as `peer.conninfo` says, and enables it. No effect if it does.
-  virtual void update_subscription(const PeerRow& peer) = 0;
+  /// `far_behind`: its rows may be applied without a flush of the WAL for each transaction of the peer's,
+  /// which loses nothing (the slot follows what has been flushed), but shows each to the feeds some 200 ms
+  /// later.
+  virtual void update_subscription(const PeerRow& peer, bool far_behind) = 0;
   /// Drops the subscription and leaves its slot alone; works with the peer down. No effect if there is none.
   virtual void drop_subscription(SiteId peer) = 0;
 

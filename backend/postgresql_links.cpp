@@ -84,7 +84,7 @@ class PostgresqlLinks final : public Links {
   std::map<SiteId, Subscription> subscriptions() override;
   std::map<SiteId, KeptSlot> kept_slots() override;
   void create_subscription(const PeerRow& peer, const std::string& slot) override;
-  void update_subscription(const PeerRow& peer) override;
+  void update_subscription(const PeerRow& peer, bool far_behind) override;
   void drop_subscription(SiteId peer) override {
     run([&](PgConnection& session) { drop_link(session, peer); });
   }
@@ -344,24 +344,28 @@ void PostgresqlLinks::create_subscription(const PeerRow& peer, const std::string
   });
 }
 
-void PostgresqlLinks::update_subscription(const PeerRow& peer) {
+void PostgresqlLinks::update_subscription(const PeerRow& peer, bool far_behind) {
   const std::string connection = link_conninfo(peer.conninfo);
   const std::string name = subscription_name(peer.id);
+  const std::string commit = far_behind ? "off" : "on";
   run([&](PgConnection& session) {
     // Only superusers may read connection strings. Others remember what they said, and say it once more after
     // a restart.
     const bool readable =
         session.exec("SELECT has_column_privilege('pg_subscription', 'subconninfo', 'SELECT')").boolean(0, 0);
     const PgResult now =
-        session.exec(std::string("SELECT subenabled, ") + (readable ? "subconninfo" : "NULL") +
+        session.exec(std::string("SELECT subenabled, subsynccommit, ") + (readable ? "subconninfo" : "NULL") +
                      " FROM pg_subscription WHERE subname = '" + name +
                      "' AND subdbid = (SELECT oid FROM pg_database WHERE datname = "
                      "current_database())");
     if (now.rows() == 0) return;
-    if ((readable ? now.string(0, 1) : connections_[peer.id]) != connection) {
+    if ((readable ? now.string(0, 2) : connections_[peer.id]) != connection) {
       session.exec("ALTER SUBSCRIPTION " + name + " CONNECTION " + session.literal(connection));
     }
     connections_[peer.id] = connection;
+    // The worker takes this up where it is, without a new connection.
+    if (now.string(0, 1) != commit)
+      session.exec("ALTER SUBSCRIPTION " + name + " SET (synchronous_commit = " + commit + ")");
     if (!now.boolean(0, 0)) session.exec("ALTER SUBSCRIPTION " + name + " ENABLE");
   });
 }

@@ -27,6 +27,10 @@ constexpr milliseconds kSave{1000};
 constexpr seconds kWorkerPatience{3};
 // So long a copied row may take from our log to our feed.
 constexpr seconds kFeedPatience{60};
+// From so far behind on a peer's rows are applied without a flush for each of its transactions, until they
+// are nearly caught up with. Not sooner: until the next flush a row can be seen and be lost with the
+// database, and then a server that has seen it takes the database for one that went back.
+constexpr seconds kFarBehind{60}, kNearlyThere{2};
 constexpr std::size_t kRowsATransaction = 10'000;
 constexpr std::size_t kBytesATransaction = 16U << 20U;
 
@@ -216,7 +220,9 @@ std::string Link::broken(const Subscription* subscription) {
 }
 
 void Link::watch(const Subscription& subscription) {
-  links_->update_subscription(row_);
+  const milliseconds lag{row_.lag_ms};
+  far_behind_ = lag >= kFarBehind || (far_behind_ && lag >= kNearlyThere);
+  links_->update_subscription(row_, far_behind_);
   if (subscription.applying) {
     idle_since_ = Clock::now();
     say("up", {});

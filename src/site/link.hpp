@@ -117,6 +117,7 @@ class Link {
   std::string said_state_, said_detail_;
   std::map<backend::OriginId, backend::Seq> fetched_;  // of this site's own rows: what the peer could give
   std::atomic<bool> own_rows_known_;
+  bool far_behind_ = false;
   int copied_at_ = -1;  // Freeze::returns when the peer's state was copied; -1: it was not
   std::mutex mutex_;
   std::condition_variable stop_asked_;

@@ -1,5 +1,4 @@
-// Links between the databases of real clusters: what they bring, what they leave out, what breaks them, and
-// what a peer tells about itself.
+// Links between the databases of real clusters: what they bring, what they leave out, and what breaks them.
 #include "backend/postgresql_links.hpp"
 
 #include <atomic>
@@ -20,7 +19,7 @@
 #include "backend/postgresql_feed.hpp"
 #include "backend/postgresql_schema.hpp"
 #include "tests/backend/postgresql_schema_v1.hpp"
-#include "tests/backend/postgresql_support.hpp"
+#include "tests/backend/site_database.hpp"
 
 namespace isthmus::backend::test {
 namespace {
@@ -31,120 +30,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 using Clock = std::chrono::steady_clock;
-
-/// The longest that anything here may take.
-constexpr std::chrono::seconds kPatience{30};
-
-testing::AssertionResult becomes(const std::function<bool()>& condition) {
-  const Clock::time_point deadline = Clock::now() + kPatience;
-  while (!condition()) {
-    if (Clock::now() > deadline) return testing::AssertionFailure() << "not in " << kPatience.count() << " s";
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  return testing::AssertionSuccess();
-}
-
-/// The words of the LinkError that `body` throws, or "nothing".
-std::string failure(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const LinkError& error) {
-    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
-    return error.what();
-  }
-  return "nothing";
-}
-
-/// A site: a cluster with an Isthmus in it, and this site's side of its links.
-class SiteDatabase {
- public:
-  explicit SiteDatabase(const PostgresCluster::Settings& more = {})
-      : cluster_([&] {
-          PostgresCluster::Settings settings = {
-              {"max_replication_slots", "20"},           {"max_wal_senders", "20"},
-              {"max_logical_replication_workers", "10"}, {"max_worker_processes", "20"},
-              {"max_slot_wal_keep_size", "1GB"},         {"wal_retrieve_retry_interval", "200ms"}};
-          for (const auto& [name, value] : more) settings[name] = value;
-          return settings;
-        }()) {
-    log = open_connected(cluster_.url());
-    shared().open_feed()->begin();  // makes the permanent slot
-    links = shared().open_links();
-    write({lease_row(lease, 17, "here:1")});
-  }
-  SharedLog& shared() const { return *log->shared(); }
-  SiteId site() const { return log->site(); }
-  std::string url() const { return cluster_.url(); }
-  PeerRow as_peer() const {
-    PeerRow peer;
-    peer.name = "site" + std::to_string(site());
-    peer.id = site();
-    peer.conninfo = url();
-    return peer;
-  }
-  /// Commits rows as they are, but for their site if they have none of their own.
-  void write(std::vector<Row> rows) {
-    for (Row& row : rows) {
-      if (row.site == kSite) row.site = site();
-    }
-    log->append(make_batch(rows));
-  }
-  /// Commits `count` rows of the lease behind those that are there.
-  void write_sets(int count) {
-    RowBatch batch;
-    for (int i = 0; i < count; ++i) {
-      Row row = make_row(++seq, RowKind::set, "key", "", "value");
-      row.origin = lease;
-      row.site = site();
-      batch.append(row);
-    }
-    log->append(batch);
-  }
-  std::int64_t integer(const std::string& sql) const { return std::stoll(cluster_.value(sql)); }
-  /// How many rows of `other` are here.
-  std::int64_t rows_of(const SiteDatabase& other) const {
-    return integer("SELECT count(*) FROM isthmus.log WHERE site = " + std::to_string(other.site()));
-  }
-  PostgresCluster& cluster() { return cluster_; }
-
-  static constexpr OriginId kFirstLease = 500;
-  std::unique_ptr<Log> log;
-  std::unique_ptr<Links> links;
-  OriginId lease = next_lease++;
-  Seq seq = 1;
-
- private:
-  static inline OriginId next_lease = kFirstLease;
-  PostgresCluster cluster_;
-};
-
-/// From now on the rows of `from` come to `to`. Returns the slot.
-std::string link(const SiteDatabase& from, const SiteDatabase& to) {
-  const std::string slot = to.links->connect(from.url())->create_slot();
-  to.links->create_subscription(from.as_peer(), slot);
-  return slot;
-}
-
-/// Keeps the rows that a peer hands out, as a batch to append.
-struct Copier : LoadSink {
-  void key(const StoredKey& stored) override { keys.push_back(stored.key); }
-  void field(const StoredField& /*stored*/) override { ++fields; }
-  void row(const Row& row) override {
-    Row copy = row;
-    copy.copied = true;
-    batch.append(copy);
-  }
-  void flushed(const StoredFlush& /*flush*/) override { ++flushes; }
-  RowBatch batch;
-  std::vector<std::string> keys;
-  int fields = 0, flushes = 0;
-};
-
-std::vector<Seq> seqs_of(const RowBatch& batch) {
-  std::vector<Seq> seqs;
-  for (std::size_t i = 0; i < batch.size(); ++i) seqs.push_back(batch[i].seq);
-  return seqs;
-}
 
 /// The role has to show its password from a moment from now on.
 void ask_for_password(PostgresCluster& cluster, const std::string& role) {
@@ -426,7 +311,7 @@ TEST(PostgresqlLinksTest, NeedsNoSuperuser) {
                               "pg_roles.oid"),
             "linkerfalse");
   peer.conninfo += "?keepalives_count=5";
-  links->update_subscription(peer);
+  links->update_subscription(peer, false);
   a.write_sets(1);
   EXPECT_TRUE(becomes([&] { return b.rows_of(a) >= 2; }));
   links->drop_subscription(a.site());
@@ -468,148 +353,36 @@ TEST(PostgresqlLinksTest, ChangesAConnectionOnlyWhenItMust) {
   PeerRow peer = a.as_peer();
   const auto version = [&] { return b.cluster().value("SELECT xmin FROM pg_subscription"); };
   const std::string before = version();
-  b.links->update_subscription(peer);
+  b.links->update_subscription(peer, false);
   EXPECT_EQ(version(), before);
   b.cluster().sql("ALTER SUBSCRIPTION isthmus_link_" + site_hex(a.site()) + " DISABLE");
   peer.conninfo = "host=127.0.0.1 user=postgres dbname=postgres port=" + std::to_string(a.cluster().port());
-  b.links->update_subscription(peer);
+  b.links->update_subscription(peer, false);
   EXPECT_THAT(b.cluster().value("SELECT subconninfo FROM pg_subscription"), HasSubstr("host='127.0.0.1'"));
   a.write_sets(1);
   EXPECT_TRUE(becomes([&] { return b.rows_of(a) >= 1; }));
 }
 
-// ---- what a peer tells ----
-
-TEST(PostgresqlLinksTest, ReadsTheRowsOfAnOriginOrNone) {
-  SiteDatabase a, b;
-  a.write_sets(9);
-  a.write({make_row(3, RowKind::publish, "channel", "", "payload")});  // of another origin
-  const auto peer = b.links->connect(a.url());
-  EXPECT_EQ(peer->site(), a.site());
-  EXPECT_LT(std::abs(peer->clock_offset_ms()), 1000);
-  Position end = 0;
-  Reaches reaches = peer->reaches(end);
-  EXPECT_GT(end, 0U);
-  EXPECT_EQ(reaches[a.lease].last, 10U);
-  EXPECT_EQ(reaches[a.lease].site, a.site());
-  EXPECT_EQ(reaches[kOrigin].last, 3U);
-  Copier some, message, gap, cut, unknown;
-  EXPECT_TRUE(peer->read_rows(a.lease, 4, 6, some));
-  EXPECT_THAT(seqs_of(some.batch), ElementsAre(4, 5, 6));
-  EXPECT_TRUE(peer->read_rows(kOrigin, 3, 3, message));
-  ASSERT_EQ(message.batch.size(), 1U);
-  EXPECT_EQ(message.batch[0].value, "payload");
-  EXPECT_FALSE(peer->read_rows(kOrigin, 1, 3, gap)) << "two of them never came as rows";
-  EXPECT_FALSE(peer->read_rows(424242, 1, 1, unknown));
-  a.cluster().sql("DELETE FROM isthmus.log WHERE seq <= 5 AND origin = " + std::to_string(a.lease));
-  a.cluster().sql("INSERT INTO isthmus.progress (origin, seq, cut, site) VALUES (" + std::to_string(a.lease) +
-                  ", 10, 5, 1)");
-  EXPECT_FALSE(peer->read_rows(a.lease, 5, 10, cut));
-  EXPECT_TRUE(gap.batch.empty() && unknown.batch.empty() && cut.batch.empty());
-  EXPECT_TRUE(peer->read_rows(a.lease, 6, 10, cut));
-  EXPECT_EQ(cut.batch.size(), 5U);
-  EXPECT_EQ(peer->reaches(end)[a.lease].cut, 5U);
-}
-
-TEST(PostgresqlLinksTest, KnowsTheMessagesThatShareARowOfTheLog) {
+TEST(PostgresqlLinksTest, FlushesLessOftenWhileFarBehind) {
   SiteDatabase a, b;
   link(a, b);
-  const auto follower = b.shared().open_feed();
-  follower->begin();
-  a.shared().upkeep({1, "here:1", "0.2", 0, true}, a.lease);
-  std::vector<Row> rows;
-  const std::int64_t now_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
-                                  std::chrono::system_clock::now().time_since_epoch())
-                                  .count();
-  for (Seq seq = 1; seq <= 6; ++seq) {
-    Row message =
-        make_row(seq, RowKind::publish, seq % 2 == 0 ? "even" : "\xFF", "", seq == 3 ? "" : "payload");
-    message.sent_at = now_ms;
-    message.version = 5;
-    rows.push_back(message);
-  }
-  a.write(rows);
-  EXPECT_EQ(a.integer("SELECT count(*) FROM isthmus.log WHERE kind = 'publish' AND seq = 6"), 1);
-  EXPECT_EQ(a.integer("SELECT count(*) FROM isthmus.log WHERE kind = 'publish'"), 1);
-  // Again after an unknown outcome, in other company.
-  a.write({rows[0], rows[1], rows[2]});
-  EXPECT_THAT(a.cluster().sql(
-                  "SELECT seq, channel, payload FROM isthmus.messages WHERE seq < 4 ORDER BY arrived, seq"),
-              ElementsAre("1|\\xff|payload", "2|even|payload", "3|\\xff|", "1|\\xff|payload",
-                          "2|even|payload", "3|\\xff|"));
-  const auto peer = b.links->connect(a.url());
-  Position end = 0;
-  EXPECT_EQ(peer->reaches(end)[kOrigin].last, 6U);
-  Copier some, all, young, beyond;
-  EXPECT_TRUE(peer->read_rows(kOrigin, 2, 4, some));
-  EXPECT_THAT(seqs_of(some.batch), ElementsAre(2, 3, 4));
-  EXPECT_EQ(some.batch[0].key, "even");
-  EXPECT_EQ(some.batch[1].value, "");
-  EXPECT_TRUE(peer->read_rows(kOrigin, 1, 6, all));
-  EXPECT_THAT(seqs_of(all.batch), ElementsAre(1, 2, 3, 4, 5, 6));
-  EXPECT_FALSE(peer->read_rows(kOrigin, 1, 7, beyond));
-  peer->read_messages(now_ms, young);
-  EXPECT_THAT(seqs_of(young.batch), ElementsAre(1, 2, 3, 4, 5, 6));
-
-  Told streamed, missing;
-  ASSERT_TRUE(becomes([&] {
-    follower->stream(streamed, std::chrono::milliseconds(20));
-    return streamed.seqs.size() >= 9;
-  }));
-  EXPECT_THAT(streamed.seqs, ElementsAre(1, 2, 3, 4, 5, 6, 1, 2, 3));
-  EXPECT_TRUE(follower->read_missing({{kOrigin, 4}, {a.lease, 1}}, missing));
-  EXPECT_THAT(missing.seqs, ElementsAre(5, 6)) << "the row that has 3 and 4 as well";
-}
-
-// A link leaves out what forwarding servers are told, also where it is told of several changes in one row.
-TEST(PostgresqlLinksTest, BringsChangesThatShareARowOfTheLog) {
-  SiteDatabase a, b;
-  link(a, b);
-  const auto follower = b.shared().open_feed();
-  follower->begin();
-  a.shared().upkeep({1, "here:1", "0.3", 0, true}, a.lease);
-  std::vector<Row> rows = changes_of_all_kinds();
-  for (Row& row : rows) {
-    row.requester = 17;
-    row.request = row.seq;
-    row.reply = "+OK\r\n";
-  }
-  a.write(rows);
-  EXPECT_EQ(a.integer("SELECT count(*) FROM isthmus.log WHERE origin = " + std::to_string(kOrigin)), 1);
-  Told streamed, missing;
-  ASSERT_TRUE(becomes([&] {
-    follower->stream(streamed, std::chrono::milliseconds(20));
-    return streamed.seqs.size() >= rows.size();
-  }));
-  ASSERT_TRUE(follower->read_missing({{a.lease, 1}}, missing));
-  Told wanted;
-  for (const Row& row : rows) wanted.row(row);
-  EXPECT_EQ(streamed.seqs, wanted.seqs);
-  EXPECT_EQ(streamed.keys, wanted.keys);
-  EXPECT_EQ(missing.keys, wanted.keys);
-  EXPECT_EQ(streamed.replies + missing.replies, 0U);
-}
-
-TEST(PostgresqlLinksTest, ReadsTheWholeStateInOneSnapshot) {
-  SiteDatabase a, b;
-  a.shared().guard_checkpoint(a.lease);
-  StoredKey key;
-  key.key = "stored";
-  key.type = StoredType::string;
-  key.version = 1;
-  a.log->write_checkpoint({{key}, {}});
-  a.log->put_mark({{{a.lease, 1}}, {{3, 5, 1}}, {}});
-  a.write_sets(2);
-  a.write({make_row(1, RowKind::publish, "channel", "", "payload")});
-  Copier copier;
-  Reaches reaches;
-  b.links->connect(a.url())->read_state(copier, reaches);
-  EXPECT_THAT(copier.keys, ElementsAre("stored"));
-  EXPECT_EQ(copier.flushes, 1);
-  EXPECT_THAT(seqs_of(copier.batch), ElementsAre(2, 3)) << "behind the checkpoint, and no message";
-  EXPECT_EQ(reaches[a.lease].last, 3U);
-  EXPECT_EQ(reaches[a.lease].site, a.site());
-  EXPECT_EQ(reaches[kOrigin].last, 1U);
+  const auto commit = [&] { return b.cluster().value("SELECT subsynccommit FROM pg_subscription"); };
+  EXPECT_EQ(commit(), "on");
+  a.write_sets(1);
+  EXPECT_TRUE(becomes([&] { return b.rows_of(a) >= 1; }));
+  const auto worker = [&] {
+    return b.cluster().value("SELECT pid FROM pg_stat_subscription WHERE pid IS NOT NULL");
+  };
+  const std::string before = worker();
+  b.links->update_subscription(a.as_peer(), true);
+  EXPECT_EQ(commit(), "off");
+  a.write_sets(1);
+  EXPECT_TRUE(becomes([&] { return b.rows_of(a) >= 2; }));
+  b.links->update_subscription(a.as_peer(), false);
+  EXPECT_EQ(commit(), "on");
+  a.write_sets(1);
+  EXPECT_TRUE(becomes([&] { return b.rows_of(a) >= 3; }));
+  EXPECT_EQ(worker(), before) << "the link was not broken for it";
 }
 
 // ---- this site's side ----
