@@ -1,5 +1,6 @@
 #include "tests/support/postgres_cluster.hpp"
 
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -82,18 +83,15 @@ fs::path make_folder() {
   return pattern;
 }
 
-/// An empty cluster that others are copied from, removed at the end of the process.
+/// An empty cluster that others are copied from.
 struct Template {
   fs::path folder = make_folder();
+  FolderWarden warden{folder};
   Template() {
     run("initdb",
         {"-N", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-D",
          (folder / "data").string()},
         folder / "initdb.log");
-  }
-  ~Template() {
-    std::error_code ignored;
-    fs::remove_all(folder, ignored);
   }
 };
 
@@ -165,6 +163,35 @@ std::vector<std::string> rows_of(PGconn* connection, const std::string& statemen
 
 }  // namespace
 
+FolderWarden::FolderWarden(const fs::path& folder) {
+  static constexpr const char* kScript =
+      "cat; if read -r pid <\"$1/data/postmaster.pid\"; then kill -QUIT \"$pid\"; tries=0; "
+      "while kill -0 \"$pid\" && [ \"$tries\" -lt 100 ]; do tries=$((tries + 1)); sleep 0.05; done; fi; "
+      "rm -rf \"$1\"";
+  const std::string path = folder.string();
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw std::system_error(errno, std::generic_category(), "pipe");
+  pid_ = ::fork();
+  if (pid_ == 0) {
+    // Only what is safe between fork and exec.
+    ::setsid();
+    ::dup2(ends[0], 0);
+    const int nothing = ::open("/dev/null", O_WRONLY);
+    ::dup2(nothing, 1);
+    ::dup2(nothing, 2);
+    ::execl("/bin/sh", "sh", "-c", kScript, "sh", path.c_str(), nullptr);
+    ::_exit(127);
+  }
+  ::close(ends[0]);
+  pipe_ = ends[1];
+}
+
+FolderWarden::~FolderWarden() {
+  ::close(pipe_);
+  while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+  }
+}
+
 PostgresCluster::PostgresCluster(Empty) : folder_(make_folder()), port_(free_port()) {}
 
 PostgresCluster::PostgresCluster(const Settings& settings) : PostgresCluster(Empty{}) {
@@ -219,8 +246,6 @@ PostgresCluster::~PostgresCluster() {
     const int pid = postmaster_pid();
     if (pid > 1) ::kill(pid, SIGKILL);
   }
-  std::error_code ignored;
-  fs::remove_all(folder_, ignored);
 }
 
 void PostgresCluster::start() {

@@ -12,6 +12,21 @@ struct pg_conn;
 
 namespace isthmus::test {
 
+/// A shell that removes a folder, and ends the cluster in it, when the process that made it has ended,
+/// however that was. It is in a session of its own, so that no signal to a group meets it.
+class FolderWarden {
+ public:
+  explicit FolderWarden(const std::filesystem::path& folder);
+  /// Lets it see to the folder now, and waits.
+  ~FolderWarden();
+  FolderWarden(const FolderWarden&) = delete;
+  FolderWarden& operator=(const FolderWarden&) = delete;
+
+ private:
+  int pipe_ = -1;  // it waits for the end of this
+  int pid_ = -1;
+};
+
 /// A running cluster with `wal_level = logical`, all roles trusted, fsync on. Started by the user `postgres`
 /// if the test is run by root, who may not run PostgreSQL. Throws std::runtime_error if something cannot be
 /// done.
@@ -71,6 +86,7 @@ class PostgresCluster {
   std::filesystem::path data() const { return folder_ / "data"; }
 
   std::filesystem::path folder_;
+  FolderWarden warden_{folder_};
   int port_ = 0;
   int databases_ = 0;
 };
