@@ -323,7 +323,8 @@ void keyspace_section(const Context& context, std::string& out) {
     if (keys == 0) continue;
     section.field("db" + std::to_string(i),
                   "keys=" + std::to_string(keys) +
-                      ",expires=" + std::to_string(keyspace.keys_with_deadline(db)) + ",avg_ttl=0");
+                      ",expires=" + std::to_string(keyspace.keys_with_deadline(db)) +
+                      ",avg_ttl=" + std::to_string(keyspace.average_ttl(db, context.now_ms)));
   }
 }
 

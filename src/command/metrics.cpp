@@ -163,17 +163,20 @@ void add_per_command(Page& page, const Services& services) {
       });
 }
 
-void add_keyspace(Page& page, const Services& services) {
+void add_keyspace(Page& page, const Services& services, std::int64_t now_ms) {
   const auto each = [&](const std::string& name, const std::string& help, const auto& get) {
     for (std::size_t i = 0; i < kDatabaseCount; ++i) {
       const auto db = static_cast<std::uint8_t>(i);
       if (db != 0 && services.keyspace.size(db) == 0) continue;
-      page.gauge(name, help, number(get(db)), {{"db", "db" + std::to_string(i)}});
+      page.gauge(name, help, static_cast<double>(get(db)), {{"db", "db" + std::to_string(i)}});
     }
   };
   each("redis_db_keys", "Keys of a database", [&](std::uint8_t db) { return services.keyspace.size(db); });
   each("redis_db_keys_expiring", "Keys with a time to live",
        [&](std::uint8_t db) { return services.keyspace.keys_with_deadline(db); });
+  each("redis_db_avg_ttl_seconds", "How long those keys have left on average", [&](std::uint8_t db) {
+    return static_cast<double>(services.keyspace.average_ttl(db, now_ms)) / 1000;
+  });
 }
 
 void add_pubsub(Page& page, const Services& services) {
@@ -286,7 +289,7 @@ std::string metrics_text(Services& services, std::int64_t now_ms) {
   add_memory(page, services);
   add_commands(page, services);
   add_per_command(page, services);
-  add_keyspace(page, services);
+  add_keyspace(page, services, now_ms);
   add_pubsub(page, services);
   if (services.journal.durable()) add_log(page, services);
   if (services.site != nullptr) {

@@ -117,7 +117,7 @@ void Keyspace::restore(const StoredKey& key) {
   table.insert(table.find(k.hash, k.name), node);
   if (type == NodeType::string) sizes_[key.db].fetch_add(1, std::memory_order_relaxed);
   if (type != NodeType::none && key.expire_at) {
-    if (type == NodeType::string) count_deadline(s, key.db, 1);
+    if (type == NodeType::string) count_deadline(s, key.db, kNoDeadline, *key.expire_at);
     add_deadline(s, {*key.expire_at, k.hash, key.db});
   }
   // The fields are yet to come.
@@ -154,7 +154,7 @@ void Keyspace::restore(const StoredField& field) {
   if (field.deleted) await(s, k, *link, (*link)->version);
   if (was_there || !holds_value(**link)) return;
   sizes_[field.db].fetch_add(1, std::memory_order_relaxed);
-  if ((*link)->deadline() != kNoDeadline) count_deadline(s, field.db, 1);
+  count_deadline(s, field.db, kNoDeadline, (*link)->deadline());
 }
 
 std::vector<backend::StoredFlush> Keyspace::stored_flushes() const {
@@ -174,11 +174,6 @@ void Keyspace::restore(const backend::StoredFlush& flush) {
   row.version = flush.version;
   row.site = flush.site;
   fold(row, 0, site_index(flush.site));
-}
-
-void Keyspace::count_deadline(Shard& s, std::uint8_t db, int change) {
-  s.keys_with_deadline += static_cast<std::size_t>(change);
-  deadline_counts_[db].fetch_add(static_cast<std::uint64_t>(change), std::memory_order_relaxed);
 }
 
 }  // namespace isthmus

@@ -94,15 +94,15 @@ bool Keyspace::all_older(const Shard& s, std::uint8_t db, const Point& at) const
 }
 
 void Keyspace::drop_all(Shard& s, std::uint8_t db) {
-  std::size_t deadlines = 0, keys = 0;
+  std::size_t keys = 0;
   s.tables[db].drain([&](Node* node) {
-    if (holds_value(*node)) ++keys;
-    if (holds_value(*node) && node->deadline() != kNoDeadline) ++deadlines;
+    if (holds_value(*node)) {
+      ++keys;
+      count_deadline(s, db, node->deadline(), kNoDeadline);
+    }
     destroy(s, node);
   });
   sizes_[db].fetch_sub(keys, std::memory_order_relaxed);
-  deadline_counts_[db].fetch_sub(deadlines, std::memory_order_relaxed);
-  s.keys_with_deadline -= deadlines;
 }
 
 FoldResult Keyspace::fold_flush(const Row& row, SiteIndex site) {

@@ -272,8 +272,7 @@ void Fold::settle() {
 }
 
 void Fold::note_deadline(std::int64_t deadline) {
-  const int change = (deadline != kNoDeadline ? 1 : 0) - (before_.deadline != kNoDeadline ? 1 : 0);
-  keyspace_.count_deadline(shard_, row_.db, change);
+  keyspace_.count_deadline(shard_, row_.db, before_.deadline, deadline);
   if (deadline == kNoDeadline) return;
   keyspace_.add_deadline(shard_, {deadline, hash_, row_.db});
 }

@@ -173,7 +173,7 @@ bool Keyspace::tell_expired(const Key& key, std::int64_t now_ms) {
   if (node == nullptr || !holds_value(*node) || node->deadline() > now_ms) return false;
   node->told = true;
   sizes_[key.db].fetch_sub(1, std::memory_order_relaxed);
-  count_deadline(s, key.db, -1);
+  count_deadline(s, key.db, node->deadline(), kNoDeadline);
   await(s, key, node, std::max(node->version, expired_for_all(node->registers())));
   return true;
 }

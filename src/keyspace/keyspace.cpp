@@ -81,7 +81,8 @@ void Keyspace::swap_state(Keyspace& other) {
   std::swap(flushes_, other.flushes_);
   for (std::size_t db = 0; db < kDatabaseCount; ++db) {
     other.sizes_[db].store(sizes_[db].exchange(other.sizes_[db].load()));
-    other.deadline_counts_[db].store(deadline_counts_[db].exchange(other.deadline_counts_[db].load()));
+    other.deadlines_[db].keys.store(deadlines_[db].keys.exchange(other.deadlines_[db].keys.load()));
+    other.deadlines_[db].sum.store(deadlines_[db].sum.exchange(other.deadlines_[db].sum.load()));
   }
   std::swap(sites_, other.sites_);
   other.site_count_.store(site_count_.exchange(other.site_count_.load()));
@@ -146,6 +147,28 @@ std::uint64_t Keyspace::used_bytes() const {
   std::uint64_t bytes = 0;
   for (const Shard& s : shards_) bytes += s.heap.bytes();
   return bytes;
+}
+
+/// A key's deadline was `before` and is `after`; kNoDeadline: it has none, or is not there.
+void Keyspace::count_deadline(Shard& s, std::uint8_t db, std::int64_t before, std::int64_t after) {
+  const auto count = [](std::int64_t deadline) { return std::uint64_t{deadline == kNoDeadline ? 0U : 1U}; };
+  const auto share = [](std::int64_t deadline) {
+    return deadline == kNoDeadline ? 0 : static_cast<std::uint64_t>(deadline);
+  };
+  if (const std::uint64_t change = count(after) - count(before); change != 0) {
+    s.keys_with_deadline += change;
+    deadlines_[db].keys.fetch_add(change, std::memory_order_relaxed);
+  }
+  deadlines_[db].sum.fetch_add(share(after) - share(before), std::memory_order_relaxed);
+}
+
+// The sum wraps around, and what all keys have left together does not.
+std::int64_t Keyspace::average_ttl(std::uint8_t db, std::int64_t now_ms) const {
+  const std::uint64_t keys = deadlines_[db].keys.load(std::memory_order_relaxed);
+  if (keys == 0) return 0;
+  const std::uint64_t sum = deadlines_[db].sum.load(std::memory_order_relaxed);
+  const auto left = static_cast<std::int64_t>(sum - keys * static_cast<std::uint64_t>(now_ms));
+  return std::max<std::int64_t>(left / static_cast<std::int64_t>(keys), 0);
 }
 
 void Keyspace::add_deadline(Shard& s, const Deadlines::Entry& entry) {

@@ -101,8 +101,10 @@ class Keyspace {
   /// Keys of a database that are there (expired ones too until they are removed, as in Redis). Needs no lock.
   std::uint64_t size(std::uint8_t db) const { return sizes_[db].load(std::memory_order_relaxed); }
   std::uint64_t keys_with_deadline(std::uint8_t db) const {
-    return deadline_counts_[db].load(std::memory_order_relaxed);
+    return deadlines_[db].keys.load(std::memory_order_relaxed);
   }
+  /// How long those keys have left on average, in milliseconds; 0 if there are none, or all have expired.
+  std::int64_t average_ttl(std::uint8_t db, std::int64_t now_ms) const;
   /// Bytes of keys, values and tables. Needs no lock; a moment old.
   std::uint64_t used_bytes() const;
 
@@ -200,12 +202,16 @@ class Keyspace {
   void carry_told(Shard& mine, Shard& other);
   static void swap_shards(Shard& mine, Shard& other);
   void add_deadline(Shard& shard, const Deadlines::Entry& entry);
-  void count_deadline(Shard& shard, std::uint8_t db, int change);
+  void count_deadline(Shard& shard, std::uint8_t db, std::int64_t before, std::int64_t after);
 
   std::array<Shard, kShards> shards_;
   std::array<FlushRegister, kDatabaseCount> flushes_{};
   std::array<std::atomic<std::uint64_t>, kDatabaseCount> sizes_{};
-  std::array<std::atomic<std::uint64_t>, kDatabaseCount> deadline_counts_{};
+  /// Of the keys that are there and have a deadline: how many, and the sum of the deadlines, modulo 2^64.
+  struct DeadlineTotals {
+    std::atomic<std::uint64_t> keys{0}, sum{0};
+  };
+  std::array<DeadlineTotals, kDatabaseCount> deadlines_;
   std::array<backend::SiteId, 256> sites_{};
   std::atomic<std::size_t> site_count_{1};
   std::atomic<Version> stable_{std::numeric_limits<Version>::max()};

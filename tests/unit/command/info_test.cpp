@@ -64,8 +64,15 @@ TEST_F(Info, CountsKeysOfEachDatabase) {
   run_("SET b 1 EX 100");
   run_("SELECT 15");
   run_("HSET h f v");
-  EXPECT_THAT(run_("INFO keyspace"), HasSubstr("# Keyspace\r\ndb0:keys=2,expires=1,avg_ttl=0\r\n"
+  EXPECT_THAT(run_("INFO keyspace"), HasSubstr("# Keyspace\r\ndb0:keys=2,expires=1,avg_ttl=100000\r\n"
                                                "db15:keys=1,expires=0,avg_ttl=0\r\n"));
+  run_("SELECT 0");
+  run_("SET c 1 EX 200");
+  run_.pass(40'000);
+  EXPECT_THAT(run_("INFO keyspace"), HasSubstr("db0:keys=3,expires=2,avg_ttl=110000\r\n"));
+  run_("PERSIST b");
+  run_("PEXPIRE c 7");
+  EXPECT_THAT(run_("INFO keyspace"), HasSubstr("db0:keys=3,expires=1,avg_ttl=7\r\n"));
 }
 
 TEST_F(Info, CountsCommandsHitsAndErrors) {

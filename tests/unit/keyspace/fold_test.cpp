@@ -213,14 +213,19 @@ TEST(Fold, CountsTheKeysThatAreThere) {
     RandomHistory history(seed);
     for (const Row& r : history.rows()) fold_row(keyspace, r);
     std::uint64_t keys = 0, deadlines = 0;
+    std::int64_t sum = 0;
     for (Shard& shard : keyspace.shards()) {
       shard.tables[0].for_each([&](const Node& node) {
         keys += holds_value(node) ? 1 : 0;
-        deadlines += holds_value(node) && node.deadline() != kNoDeadline ? 1 : 0;
+        if (!holds_value(node) || node.deadline() == kNoDeadline) return;
+        ++deadlines;
+        sum += node.deadline();
       });
     }
     EXPECT_EQ(keyspace.size(0), keys) << "seed " << seed;
     EXPECT_EQ(keyspace.keys_with_deadline(0), deadlines) << "seed " << seed;
+    EXPECT_EQ(keyspace.average_ttl(0, 0), deadlines == 0 ? 0 : sum / static_cast<std::int64_t>(deadlines))
+        << "seed " << seed;
   }
 }
 
@@ -257,6 +262,7 @@ TEST(Checkpoint, RecordsGiveTheSameStateAgain) {
     ASSERT_EQ(text_of(after), text_of(before)) << "seed " << seed;
     EXPECT_EQ(after.size(0), before.size(0)) << "seed " << seed;
     EXPECT_EQ(after.keys_with_deadline(0), before.keys_with_deadline(0)) << "seed " << seed;
+    EXPECT_EQ(after.average_ttl(0, 0), before.average_ttl(0, 0)) << "seed " << seed;
   }
 }
 
