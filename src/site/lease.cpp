@@ -12,8 +12,9 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kReconnectPeriod{200};
 constexpr milliseconds kBeatPeriod{1000};
-// A candidate whose feed does not show its lease row for so long lets another one try.
-constexpr milliseconds kTakingPatience{10'000};
+// A candidate whose feed has not moved for so long, or has not come to its lease row for so long, lets
+// another one try. Behind a long outage a feed has much to read before that row.
+constexpr milliseconds kTakingPatience{10'000}, kTakingLimit{60'000};
 // After an outage of the database the last writer, if it lives, gets the lease before others: its memory is
 // the one that surely holds all that was acknowledged.
 constexpr milliseconds kPrecedence{1000};
@@ -52,7 +53,7 @@ void Lease::tick() {
         }
         break;
       case Role::candidate:
-        if (!locked_ || now - taking_since_ > kTakingPatience) {
+        if (!locked_ || takes_too_long(now)) {
           give_back();
         } else if (now >= next_beat_) {
           next_beat_ = now + kBeatPeriod;
@@ -113,6 +114,15 @@ void Lease::append(const RowBatch& rows, const std::vector<std::int64_t>& inbox)
 bool Lease::may_append(const RowBatch& rows, const std::vector<std::int64_t>& inbox) const {
   if (site_.role() == Role::writer) return locked_;
   return inbox.empty() && !has_rows_of_lease(rows, site_.server());
+}
+
+bool Lease::takes_too_long(Clock::time_point now) {
+  const backend::Position position = site_.feed_position();
+  if (position != taking_position_) {
+    taking_position_ = position;
+    moved_at_ = now;
+  }
+  return now - moved_at_ > kTakingPatience || now - taking_since_ > kTakingLimit;
 }
 
 void Lease::give_back() {
@@ -222,7 +232,7 @@ void Lease::take_with_lock() {
   batch.append(row);
   // Before the commit: the feed may show the row before this thread goes on.
   lease_.store(lease);
-  taking_since_ = Clock::now();
+  taking_since_ = moved_at_ = Clock::now();
   next_beat_ = taking_since_ + kBeatPeriod;
   site_.set_role(Role::candidate);
   log_.append(batch, {});

@@ -64,6 +64,7 @@ class Lease {
   bool log_lacks_commits();
   void renew();
   void try_take();
+  bool takes_too_long(Clock::time_point now);
   void settle_debt();
   void seize();
   void take_with_lock();
@@ -94,7 +95,9 @@ class Lease {
   std::atomic<Clock::time_point> debt_since_;
   mutable std::mutex held_mutex_;
   LeaseStamp held_;
-  Clock::time_point next_connect_, next_beat_, next_try_, taking_since_, connected_since_;
+  Clock::time_point next_connect_, next_beat_, next_try_, connected_since_;
+  Clock::time_point taking_since_, moved_at_;  // of a candidate; when its feed was seen to move last
+  backend::Position taking_position_ = 0;
 };
 
 /// Whether there are rows of a lease, and not only of this server as a source of messages: those live and die
