@@ -28,9 +28,10 @@ constexpr seconds kWorkerPatience{3};
 // So long a copied row may take from our log to our feed.
 constexpr seconds kFeedPatience{60};
 // From so far behind on a peer's rows are applied without a flush for each of its transactions, until they
-// are nearly caught up with. Not sooner: until the next flush a row can be seen and be lost with the
-// database, and then a server that has seen it takes the database for one that went back.
-constexpr seconds kFarBehind{60}, kNearlyThere{2};
+// are nearly caught up with. Not sooner: who waits for a young message would feel it; and until the next
+// flush a row can be seen and be lost with the database, and a server that has seen it takes that for one
+// that went back.
+constexpr seconds kFarBehind{10}, kNearlyThere{2};
 constexpr std::size_t kRowsATransaction = 10'000;
 constexpr std::size_t kBytesATransaction = 16U << 20U;
 

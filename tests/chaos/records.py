@@ -198,18 +198,25 @@ class Excuses:
     def __init__(self, reach, too_late):
         self.reach, self.too_late = reach, too_late
         self.lost = []      # (from site or None, to site or None, begin, end): messages between them may be gone for good
+        self.back = []      # (site, begin, end): it came back, and had everything of all others
         self.excused = 0
 
     def lossy(self, source, target, begin, end):
         self.lost.append((source, target, begin, end))
+
+    def returned(self, site, begin, end):
+        """Meanwhile that site read all that it had missed, of one site after the other: what one of them wrote may be there
+        before a message that another one sent earlier."""
+        self.back.append((site, begin, end))
 
     def excuse(self, stream, sent, acked, subscriber):
         source, target = site_of(stream.server), site_of(subscriber.server)
         for a, b, begin, end in self.lost:
             if a in (None, source) and b in (None, target) and begin <= acked and sent <= end:
                 return True
-        arrival = self.reach.arrival(source, subscriber.server, sent)
-        return arrival is None or arrival - sent > self.too_late
+        returning = any(site == target and begin <= acked and sent <= end for site, begin, end in self.back)
+        arrivals = [self.reach.arrival(site, subscriber.server, sent) for site in (list(self.reach.begun) if returning else [source])]
+        return None in arrivals or max(arrivals) - sent > self.too_late
 
 
 def site_of(server):

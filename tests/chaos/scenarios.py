@@ -113,6 +113,8 @@ async def most_lost(run, breakage, seconds):
     await breakage.settle("after four sites came back")
     run.say(f"All sites have everything of each other {time.monotonic() - begin:.1f} s after the first of four began to start")
     phases.append(("coming back", begin, time.monotonic()))
+    for site in others:
+        breakage.excuses.returned(site.name, *phases[-1][1:])
     load.running = False
     await writer
     await asyncio.sleep(1.0)
