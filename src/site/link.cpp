@@ -156,11 +156,11 @@ void Link::round() {
   const auto found = subscriptions.find(row_.id);
   const Subscription* subscription = found == subscriptions.end() ? nullptr : &found->second;
   if (const std::string why = broken(subscription); !why.empty()) {
-    copy_state(why);
+    copy_and_link(why);
     return;
   }
   if (must_copy_again()) {
-    copy_state("rows that this site had lost have come back since the last copy");
+    copy_beside_stream("rows that this site had lost have come back since the last copy", false);
     return;
   }
   watch(*subscription);
@@ -249,7 +249,7 @@ void Link::compare() {
   const auto subscription = subscriptions.find(row_.id);
   const backend::Reaches theirs = peer_->reaches(end);
   if (subscription != subscriptions.end() && subscription->second.received > end) {
-    copy_state("the peer's database went back in time");
+    copy_and_link("the peer's database went back in time");
     return;
   }
   row_.clock_offset_ms = peer_->clock_offset_ms() - parts_.site.clock_offset_ms();
@@ -289,7 +289,7 @@ void Link::fetch_own_rows(const backend::Reaches& theirs) {
     log_warning("This site's database lacks rows that it once had; a peer still has them",
                 {{"peer", row_.name}, {"origins", lost.size()}, {"rows", rows}});
     parts_.freeze.count_return();
-    if (!fetch(own, lost)) copy_state("the peer has rows of ours that we have lost", true);
+    if (!fetch(own, lost)) copy_beside_stream("the peer has rows of ours that we have lost", true);
     tell_returned(returned);
   }
   for (const auto& [origin, last] : returned) fetched_[origin] = last;
@@ -311,7 +311,8 @@ void Link::repair_gaps() {
     log_warning("Rows of a peer are missing",
                 {{"peer", row_.name}, {"origin", gap.origin}, {"from", gap.from}, {"to", gap.to}});
   }
-  if (!fetch(row_.id, gaps)) copy_state("rows are missing, and the peer's log does not reach back to them");
+  if (!fetch(row_.id, gaps))
+    copy_and_link("rows are missing, and the peer's log does not reach back to them");
 }
 
 // What the peer does not have in between does not exist. False if some of it has been cut from the peer's

@@ -106,8 +106,13 @@ class Link {
   std::int64_t silent_ms() const;
   void expel_if_silent();
   // link_copy.cpp
-  /// With `own_rows` also rows of this site that its own database may have lost.
-  void copy_state(const std::string& why, bool own_rows = false);
+  /// Copies the state of the peer and makes the link anew: for one that is new or has lost rows.
+  void copy_and_link(const std::string& why);
+  /// Copies the state beside a stream that goes on, so that no message waits for it. With `own_rows` also
+  /// rows of this site that its own database may have lost.
+  void copy_beside_stream(const std::string& why, bool own_rows);
+  void begin_copy(const std::string& why);
+  void copy_state(bool own_rows, const std::function<void()>& start_stream);
 
   LinkParts parts_;
   backend::PeerRow row_;

@@ -1,5 +1,6 @@
-// Copying the whole state of a peer: for a new link, and for one that has lost rows which the peer's log does
-// not have any more. PostgreSQL reports neither the loss nor its extent, so everything is compared.
+// Copying the whole state of a peer: for a new link, for one that has lost rows which the peer's log does not
+// have any more, and for what this site itself has lost. PostgreSQL reports neither the loss nor its extent,
+// so everything is compared.
 #include <limits>
 
 #include "src/keyspace/difference.hpp"
@@ -215,14 +216,32 @@ class PeerState {
 
 // The slot first, so that what is committed after the copy comes in the stream; the repeats in between are
 // dropped by their seq.
-void Link::copy_state(const std::string& why, bool own_rows) {
-  const auto begin = Clock::now();
-  say("seeding", why);
-  save();
-  copied_at_ = parts_.freeze.returns();
+void Link::copy_and_link(const std::string& why) {
+  begin_copy(why);
   links_->drop_subscription(row_.id);
   peer_->drop_slots({});
   const std::string slot = peer_->create_slot();
+  copy_state(false, [&] {
+    links_->create_subscription(row_, slot);
+    row_.slot = slot;
+    save();
+  });
+}
+
+// What the stream brings meanwhile is in the copy as well, or newer than it.
+void Link::copy_beside_stream(const std::string& why, bool own_rows) {
+  begin_copy(why);
+  copy_state(own_rows, [] {});
+}
+
+void Link::begin_copy(const std::string& why) {
+  say("seeding", why);
+  save();
+}
+
+void Link::copy_state(bool own_rows, const std::function<void()>& start_stream) {
+  const auto begin = Clock::now();
+  const int returns = parts_.freeze.returns();
   // Up to here the copy stands for the stream: what that brings of it is dropped, and nothing is missing
   // between the two. Rows of the state that come twice change nothing the second time.
   backend::Position end = 0;
@@ -244,10 +263,9 @@ void Link::copy_state(const std::string& why, bool own_rows) {
   state.delete_what_it_lacks(rows);
   state.copy_messages(*peer_, until, rows);
   rows.finish(row_.id, until, state.frontier());
-  links_->create_subscription(row_, slot);
-  row_.slot = slot;
-  save();
+  start_stream();
   wait_for(rows.origin(), rows.rows());
+  copied_at_ = returns;
   parts_.site.stats().reseeds.fetch_add(1);
   idle_since_ = Clock::now();
   log_info(

@@ -39,6 +39,7 @@ SETTLE_SECONDS = 30.0      # so is a link that does not come back
 COPY_SECONDS = 12.0        # for the state of one site, which a new site copies one after the other while all share a machine
 FRESH_SECONDS = 2.0        # a link works when a server has what its peer wrote so long ago
 UNDER_WAY_SECONDS = 1.5    # what a killed site had sent has arrived
+QUIET_SECONDS = 3.0        # without a new copy of any site's state: the last has been made
 
 
 @dataclasses.dataclass
@@ -86,6 +87,7 @@ class Breakage:
         self.sites = [site for site in world.sites if site is not joiner]  # those that are there
         self.counts = {}
         self.hopeless = False
+        self.watches = set()  # tasks that see how a fault ends while others happen
 
     async def run(self, faults):
         running = set()
@@ -103,6 +105,7 @@ class Breakage:
                 await asyncio.wait([task])
             await asyncio.sleep(fault.gap)
         await gather(running)
+        await gather(self.watches)
 
     async def play(self, fault):
         began = time.monotonic()
@@ -322,10 +325,31 @@ class Breakage:
         self.world.restored[site.name] = now + FRESH_SECONDS
         for a, b in ((site.name, None), (None, site.name)):
             self.excuses.lossy(a, b, min(site.copied_at, began), now + FRESH_SECONDS)
-        # Also the others copy its state.
-        self.world.reach.copied(None, began, now + FRESH_SECONDS)
+        # Also the others copy its state, and when all its rows are back all compare theirs once more.
+        self.watches.add(asyncio.create_task(self.watch_copies(began)))
         return f"{site.name}, {age:.0f} s old; its last {max(0.0, killed - bound):.2f} s were nowhere else; whole again after " \
                f"{'no time' if took is None else f'{took:.1f} s'}"
+
+    async def watch_copies(self, began):
+        """Until the last copy of a site's state that began with a fault."""
+        last, changed_at = None, time.monotonic()
+        while time.monotonic() - changed_at < QUIET_SECONDS:
+            copies = await self.copies()
+            if copies != last:
+                last, changed_at = copies, time.monotonic()
+            await asyncio.sleep(WATCH_PAUSE)
+        self.world.reach.copied(None, began, changed_at + FRESH_SECONDS)
+
+    async def copies(self):
+        """What all servers say of the copies that they make and have made."""
+        said = []
+        for server in (server for site in self.sites for server in site.servers):
+            connection = Connection(self.world, server)
+            with contextlib.suppress(Broken, Unreachable):
+                lines = (await connection.command("INFO", "sites")).plain().decode().splitlines()
+                said += [(server.name, line.partition(",")[0]) for line in lines if line.startswith("reseeds:") or "state=seeding" in line]
+            connection.close()
+        return said
 
     async def write(self, site, key):
         connection = Connection(self.world, site.servers[0])
