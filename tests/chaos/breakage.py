@@ -39,7 +39,7 @@ SETTLE_SECONDS = 30.0      # so is a link that does not come back
 COPY_SECONDS = 12.0        # for the state of one site, which a new site copies one after the other while all share a machine
 FRESH_SECONDS = 2.0        # a link works when a server has what its peer wrote so long ago
 UNDER_WAY_SECONDS = 1.5    # what a killed site had sent has arrived
-QUIET_SECONDS = 3.0        # without a new copy of any site's state: the last has been made
+QUIET_SECONDS = 5.0        # without a new gap or copy of a site's state: the last copy has been made
 
 
 @dataclasses.dataclass
@@ -341,13 +341,13 @@ class Breakage:
         self.world.reach.copied(None, began, changed_at + FRESH_SECONDS)
 
     async def copies(self):
-        """What all servers say of the copies that they make and have made."""
+        """What all servers say of the copies that they make and have made, and of the gaps after which they copy once more."""
         said = []
         for server in (server for site in self.sites for server in site.servers):
             connection = Connection(self.world, server)
             with contextlib.suppress(Broken, Unreachable):
                 lines = (await connection.command("INFO", "sites")).plain().decode().splitlines()
-                said += [(server.name, line.partition(",")[0]) for line in lines if line.startswith("reseeds:") or "state=seeding" in line]
+                said += [(server.name, line.partition(",")[0]) for line in lines if line.startswith(("reseeds:", "gaps_")) or "state=seeding" in line]
             connection.close()
         return said
 

@@ -334,6 +334,10 @@ TEST_F(Sites, TellAThirdOneWhatHasComeBack) {
       },
       kLinkPatience));
   places_[1].cluster->sql("DELETE FROM isthmus.log WHERE key = 'lost'");
+  const auto streams = [&] {
+    return places_[0].cluster->sql("SELECT subname, subslotname FROM pg_subscription ORDER BY subname");
+  };
+  const std::vector<std::string> before = streams();
   places_[0].server->kill_now();
   cut(0, 1);
   // The database of the first site goes back to before it: no table has it, and no slot brings it.
@@ -354,6 +358,8 @@ TEST_F(Sites, TellAThirdOneWhatHasComeBack) {
   heal(0, 2);
   expect_everywhere({"GET", "lost"}, "\"1\"");
   EXPECT_TRUE(eventually([&] { return all_equal(); }, kLinkPatience));
+  EXPECT_GE(count(0, "reseeds"), 1U);
+  EXPECT_EQ(streams(), before) << "the streams to it went on beside the copy";
 }
 
 // Two sites take the halves of a hash at the same time: each tells that it is gone when it sees the other's.
