@@ -218,6 +218,8 @@ class PeerState {
 // dropped by their seq.
 void Link::copy_and_link(const std::string& why) {
   begin_copy(why);
+  // Whatever breaks off before there is a subscription is made again for want of one.
+  copied_at_ = parts_.freeze.returns();
   links_->drop_subscription(row_.id);
   peer_->drop_slots({});
   const std::string slot = peer_->create_slot();
@@ -231,7 +233,9 @@ void Link::copy_and_link(const std::string& why) {
 // What the stream brings meanwhile is in the copy as well, or newer than it.
 void Link::copy_beside_stream(const std::string& why, bool own_rows) {
   begin_copy(why);
+  const int returns = parts_.freeze.returns();
   copy_state(own_rows, [] {});
+  copied_at_ = returns;
 }
 
 void Link::begin_copy(const std::string& why) {
@@ -241,7 +245,6 @@ void Link::begin_copy(const std::string& why) {
 
 void Link::copy_state(bool own_rows, const std::function<void()>& start_stream) {
   const auto begin = Clock::now();
-  const int returns = parts_.freeze.returns();
   // Up to here the copy stands for the stream: what that brings of it is dropped, and nothing is missing
   // between the two. Rows of the state that come twice change nothing the second time.
   backend::Position end = 0;
@@ -265,7 +268,6 @@ void Link::copy_state(bool own_rows, const std::function<void()>& start_stream) 
   rows.finish(row_.id, until, state.frontier());
   start_stream();
   wait_for(rows.origin(), rows.rows());
-  copied_at_ = returns;
   parts_.site.stats().reseeds.fetch_add(1);
   idle_since_ = Clock::now();
   log_info(
