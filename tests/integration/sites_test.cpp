@@ -112,6 +112,13 @@ class Sites : public SiteFixture {
                  "LIKE 'isthmus_link_%' AND active") == "0";
     }));
   }
+  // As PostgreSQL does by itself where a slot keeps too much.
+  void drop_kept_slots(std::size_t site) {
+    end_walsenders(site);
+    places_[site].cluster->sql(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE "
+        "'isthmus_link_%'");
+  }
   Client client(std::size_t site) { return Client(places_[site].server->port()); }
   std::string call(std::size_t site, std::initializer_list<std::string_view> args) {
     return show(client(site).call(args));
@@ -258,10 +265,7 @@ TEST_F(Sites, CopyTheStateWhenASlotIsLost) {
   cut(0, 1);
   EXPECT_EQ(call(0, {"SET", "meanwhile", "1"}), "OK");
   EXPECT_EQ(call(0, {"DEL", "before"}), "(integer) 1");
-  end_walsenders(0);
-  places_[0].cluster->sql(
-      "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE "
-      "'isthmus_link_%'");
+  drop_kept_slots(0);
   heal(0, 1);
   expect_everywhere({"GET", "meanwhile"}, "\"1\"");
   expect_everywhere({"GET", "before"}, "(nil)");
@@ -277,10 +281,7 @@ TEST_F(Sites, KnowACopyFromADatabaseThatWentBack) {
   cut(0, 1);
   EXPECT_EQ(call(0, {"SET", "meanwhile", "1"}), "OK");
   places_[0].server->kill_now();
-  end_walsenders(0);
-  places_[0].cluster->sql(
-      "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE "
-      "'isthmus_link_%'");
+  drop_kept_slots(0);
   places_[0].server->start();
   EXPECT_TRUE(eventually([&] { return call(0, {"SET", "afterwards", "1"}) == "OK"; }, kLinkPatience));
   PostgresSession no_checkpoint(places_[1].cluster->url());
