@@ -169,9 +169,11 @@ bool Journal::drop_rejected() {
     }
     // What the inbox asked for is done, or never will be.
     if (!committing_.inbox.empty()) lease_keeper_->append({}, committing_.inbox);
-    backlog_bytes_.fetch_sub(committing_.rows.bytes(), std::memory_order_relaxed);
-    committing_.rows.clear();
     committing_.inbox.clear();
+    if (!all) {
+      backlog_bytes_.fetch_sub(committing_.rows.bytes(), std::memory_order_relaxed);
+      committing_.rows.clear();
+    }
     finish_commit();
     step_down();
     return true;

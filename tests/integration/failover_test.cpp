@@ -442,6 +442,46 @@ TEST_F(Failover, UndoesOnlyTheCommandThatSqlRefuses) {
   end_and_judge(cluster);
 }
 
+// Takes no two rows of the log in one statement, and counts how often it was asked to.
+void refuse_two_at_once(const PostgresCluster& cluster) {
+  cluster.sql(
+      "CREATE SEQUENCE public.refusals; GRANT USAGE ON SEQUENCE public.refusals TO public;"
+      "CREATE FUNCTION public.refuse_two() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+      " IF (SELECT count(*) FROM added) < 2 THEN RETURN NULL; END IF;"
+      " PERFORM nextval('public.refusals'); RAISE EXCEPTION 'one at a time, please'; END $$;"
+      "DO $$ DECLARE part regclass; BEGIN"
+      " FOR part IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'isthmus.log'::regclass LOOP"
+      "  EXECUTE format('CREATE TRIGGER refuse AFTER INSERT ON %s REFERENCING NEW TABLE AS added"
+      "   FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_two()', part);"
+      " END LOOP; END $$");
+}
+
+TEST_F(Failover, PutsWhatSqlTookOneByOneIntoTheCheckpoint) {
+  PostgresCluster cluster;
+  Server& server = add_server(cluster.url());
+  ASSERT_TRUE(eventually([&] { return role(server) == "writer"; }));
+  refuse_two_at_once(cluster);
+  Client client(server.port());
+  const auto stored = [&](const std::string& prefix) {
+    return cluster.value("SELECT count(*) FROM isthmus.entry WHERE position('" + prefix +
+                         "'::bytea IN key) = 1");
+  };
+  // From here on the checkpoint is told of what is committed, and does not ask the log.
+  client.call({"SET", "first", "v"});
+  ASSERT_TRUE(eventually([&] { return stored("first") == "1"; }));
+  int keys = 0;
+  // The two of a pair are committed together, unless the commit of something else was just under way.
+  ASSERT_TRUE(eventually([&] {
+    std::string pair;
+    for (int end = keys + 2; keys < end; ++keys) pair += "SET pair:" + std::to_string(keys) + " v\r\n";
+    client.send_raw(pair);
+    for (int i = 0; i < 2; ++i) EXPECT_EQ(show(client.read()), "OK");
+    return cluster.value("SELECT is_called FROM public.refusals") == "t";
+  }));
+  EXPECT_EQ(role(server), "writer") << "nothing was undone";
+  EXPECT_TRUE(eventually([&] { return stored("pair:") == std::to_string(keys); }));
+}
+
 TEST_F(Failover, DoesNotAskAgainForWhatSqlRefused) {
   PostgresCluster cluster;
   const auto [writer, follower] = writer_and_follower(cluster.url(), cluster.url());
