@@ -15,6 +15,12 @@ namespace {
 // So much is encrypted at a time; more waits, not encrypted, with whoever sends.
 constexpr std::size_t kBatchBytes = 64 << 10;
 constexpr std::size_t kKeepCapacity = 16 << 10;
+// OpenSSL reads on by itself behind records without data (KeyUpdate, or ClientHello once more). One call
+// takes so much of them: a peer that sends nothing else would keep the thread for ever.
+constexpr std::size_t kReadBeyondRoom = 256 << 10;
+// Some of those records are answered, and nobody asks whether the answers are read. When so much of them
+// waits, they are not.
+constexpr std::size_t kUnreadAnswersBytes = 256 << 10;
 
 }  // namespace
 
@@ -25,6 +31,11 @@ struct TlsSocketBio {
   static int read(BIO* bio, char* data, int size) {
     TlsConnection& connection = owner(bio);
     BIO_clear_retry_flags(bio);
+    if (connection.budget_ == 0) {
+      connection.cut_ = true;
+      BIO_set_retry_read(bio);
+      return -1;
+    }
     ssize_t got = 0;
     do {
       got = ::recv(connection.socket_, data, static_cast<std::size_t>(size), 0);
@@ -32,6 +43,7 @@ struct TlsSocketBio {
     connection.drained_ = got < size;
     connection.ended_ |= got == 0;
     connection.heard_ |= got > 0;
+    if (got > 0) connection.budget_ -= std::min(connection.budget_, static_cast<std::size_t>(got));
     if (got < 0 && errno == EAGAIN) BIO_set_retry_read(bio);
     return static_cast<int>(got);
   }
@@ -88,6 +100,7 @@ void TlsConnection::attach() {
 int TlsConnection::shake_hands() {
   if (established_) return 1;
   if (!error_.empty()) return refuse(error_);
+  allow_reading(0);
   const int result = SSL_do_handshake(ssl_);
   push();
   if (result != 1) return explain(result);
@@ -106,12 +119,22 @@ int TlsConnection::shake_hands() {
 
 ssize_t TlsConnection::receive(char* data, std::size_t room) {
   if (!established_ && shake_hands() != 1) return error_.empty() && ended_ ? 0 : -1;
+  allow_reading(room);
   const ssize_t size = read_records(data, room);
   // What OpenSSL answers by itself, such as an alert or new keys.
   const int error = errno;
   if (has_unsent()) push();
+  if (error_.empty() && unsent_.size() - sent_ > kUnreadAnswersBytes) {
+    refuse("the peer does not read what TLS answers");
+    if (size <= 0) return -1;  // behind data it shows itself in the next call
+  }
   errno = error;
   return size;
+}
+
+void TlsConnection::allow_reading(std::size_t room) {
+  budget_ = room + kReadBeyondRoom;
+  cut_ = false;
 }
 
 ssize_t TlsConnection::read_records(char* data, std::size_t room) {
@@ -155,7 +178,11 @@ bool TlsConnection::push() {
     const ssize_t size =
         ::send(socket_, unsent_.data() + sent_, unsent_.size() - sent_, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (size < 0 && errno == EINTR) continue;
-    if (size < 0) return false;
+    if (size < 0) {
+      // Answers can be added to a rest that never gets empty; what was sent must not stay in front of it.
+      if (sent_ > kBatchBytes) unsent_.erase(0, std::exchange(sent_, 0));
+      return false;
+    }
     sent_ += static_cast<std::size_t>(size);
   }
   unsent_.clear();

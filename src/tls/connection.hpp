@@ -40,8 +40,10 @@ class TlsConnection {
   TlsConnection(const TlsConnection&) = delete;
   TlsConnection& operator=(const TlsConnection&) = delete;
 
-  /// As recv(2). A result below `room` means that nothing more has come, unless `has_more`. -1 with errno
-  /// EAGAIN: nothing yet; with another errno: it is over, see `error`. Does the handshake first.
+  /// As recv(2). A result below `room`, or -1 with errno EAGAIN, means that nothing more has come, unless
+  /// `has_more`. -1 with another errno: it is over, see `error`. Does the handshake first. One call takes
+  /// `room` and some 256 KiB from the socket at most, because a peer can send records without data for ever.
+  /// If it does not read what OpenSSL answers to them, the connection is refused.
   ssize_t receive(char* data, std::size_t room);
   /// As sendmsg(2): how many bytes were taken, or -1 with errno EAGAIN when the socket takes nothing now.
   /// What the socket did not take of them waits here (`has_unsent`), at most some 64 KiB. Without parts it
@@ -55,7 +57,7 @@ class TlsConnection {
   bool heard() const { return heard_; }
   bool has_unsent() const { return sent_ < unsent_.size(); }
   /// Whether `receive` may give more, or the end, though the socket announces nothing.
-  bool has_more() const { return ended_ || !error_.empty(); }
+  bool has_more() const { return cut_ || ended_ || !error_.empty(); }
   /// Why it is over; empty as long as TLS has no objection.
   const std::string& error() const { return error_; }
   /// Says farewell (close_notify) as far as the socket takes it. The socket can be closed then.
@@ -64,6 +66,7 @@ class TlsConnection {
  private:
   friend struct TlsSocketBio;
   friend int note_tls_verdict(int accepted, x509_store_ctx_st* chain);
+  void allow_reading(std::size_t room);
   ssize_t read_records(char* data, std::size_t room);
   bool push();
   /// -1, with errno for what OpenSSL says of the last call.
@@ -76,9 +79,11 @@ class TlsConnection {
   TlsStats* stats_ = nullptr;  // null for a connection that was made
   Judge judge_;
   bool established_ = false, heard_ = false;
-  bool drained_ = false;  // the last read took all that the socket had
-  bool ended_ = false;    // the peer sends no more
-  std::string verdict_;   // why the peer's certificate is refused
+  bool drained_ = false;    // the last read took all that the socket had
+  bool cut_ = false;        // the last call stopped reading though the socket may have more
+  bool ended_ = false;      // the peer sends no more
+  std::size_t budget_ = 0;  // so much the call at hand may still read
+  std::string verdict_;     // why the peer's certificate is refused
   std::string error_;
   std::string unsent_;  // [sent_, …) waits for the socket
   std::size_t sent_ = 0;
