@@ -71,10 +71,12 @@ void IoThread::post(std::function<void()> task) {
   wake();
 }
 
-void IoThread::push(MessageRef message) {
+void IoThread::push(MessageRef message) { put_in_mail({std::move(message), nullptr}); }
+
+void IoThread::put_in_mail(Mail mail) {
   {
     const std::lock_guard lock(mutex_);
-    mail_.push_back(std::move(message));
+    mail_.push_back(std::move(mail));
     has_work_.store(true);
   }
   wake();
@@ -118,6 +120,7 @@ void IoThread::on_feed() {
 void IoThread::fail_waiting(backend::Seq from, backend::Seq to, std::string error,
                             std::function<void()> done) {
   post([this, from, to, error = std::move(error), done = std::move(done)] {
+    deliver_mail();  // who has left another thread for this one is asked nowhere else
     std::vector<Session*> all;
     all.reserve(sessions_.size());
     for (const auto& [pointer, session] : sessions_) all.push_back(pointer);
@@ -150,6 +153,19 @@ void IoThread::take_over(std::unique_ptr<Session> session) {
   epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, added.socket(), &event);
 }
 
+// A session that another thread has given away. One that was killed on its way is closed by a task: that
+// takes PubSub's lock, which may be held here.
+void IoThread::welcome(std::unique_ptr<Session> session) {
+  Session& arrived = *session;
+  take_over(std::move(session));
+  for (std::size_t i = 0; i < kChannelKinds; ++i) {
+    const auto kind = static_cast<ChannelKind>(i);
+    for (const std::string& name : arrived.subscriptions(kind)) note_subscriber(kind, name, arrived);
+  }
+  flush_later(arrived);
+  if (arrived.killed.load()) sweep_killed();
+}
+
 void IoThread::remove(Session& session) {
   const auto it = sessions_.find(&session);
   if (it == sessions_.end()) return;
@@ -163,7 +179,6 @@ void IoThread::remove(Session& session) {
 }
 
 void IoThread::add_subscriber(ChannelKind kind, std::string_view name, Session& session) {
-  if (has_mail()) deliver_mail();
   note_subscriber(kind, name, session);
   services_.pubsub.subscribe(kind, name, index_);
 }
@@ -237,6 +252,7 @@ void IoThread::run() {
   current = this;
   read_clocks();
   while (running_) round(timeout_ms());
+  deliver_mail();  // who has just come ends as all others
   for (auto& [pointer, session] : sessions_) clients_.remove(*session);
   sessions_.clear();
   removed_.clear();
@@ -302,11 +318,15 @@ void IoThread::deliver_mail() {
     mail_in_hand_.swap(mail_);
     has_work_.store(!tasks_.empty());
   }
-  for (const MessageRef& message : mail_in_hand_) {
-    const auto& names = subscribers_[static_cast<std::size_t>(message->kind)];
-    const auto it = names.find(message->target);
+  for (Mail& mail : mail_in_hand_) {
+    if (mail.arriving != nullptr) {
+      welcome(std::move(mail.arriving));
+      continue;
+    }
+    const auto& names = subscribers_[static_cast<std::size_t>(mail.message->kind)];
+    const auto it = names.find(mail.message->target);
     if (it == names.end()) continue;
-    for (Session* session : it->second) session->deliver(message);
+    for (Session* session : it->second) session->deliver(mail.message);
   }
   mail_in_hand_.clear();
 }
@@ -462,20 +482,11 @@ void IoThread::move_session(Session& session, IoThread& to) {
     }
     epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, session.socket(), nullptr);
     const auto it = sessions_.find(&session);
-    auto moving = std::make_shared<std::unique_ptr<Session>>(std::move(it->second));
+    std::unique_ptr<Session> moving = std::move(it->second);
     sessions_.erase(it);
     session.move_to(to);
     services_.stats.moved_connections.fetch_add(1, std::memory_order_relaxed);
-    to.post([&to, moving] {
-      Session& arrived = **moving;
-      to.take_over(std::move(*moving));
-      for (std::size_t i = 0; i < kChannelKinds; ++i) {
-        const auto kind = static_cast<ChannelKind>(i);
-        for (const std::string& name : arrived.subscriptions(kind)) to.note_subscriber(kind, name, arrived);
-      }
-      to.flush_later(arrived);
-      if (arrived.killed.load()) arrived.close("CLIENT KILL");
-    });
+    to.put_in_mail({MessageRef(), std::move(moving)});  // before what will be published next
   });
 }
 

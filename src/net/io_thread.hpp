@@ -86,7 +86,8 @@ class IoThread : public Mailbox, public AnswerMailbox {
   /// The same moment by the steady clock, for how long something takes.
   std::int64_t steady_ms() const { return steady_ms_; }
   bool draining() const { return draining_; }
-  /// Hands out what is in the mailbox now, so that it reaches those who are subscribed now.
+  /// Hands out what is in the mailbox now, so that it reaches those who are subscribed now, and takes over
+  /// the sessions that have come. Locks may be held meanwhile, PubSub's too.
   void deliver_mail();
   bool has_mail() const { return has_work_.load(std::memory_order_relaxed); }
   void add_subscriber(ChannelKind kind, std::string_view name, Session& session);
@@ -111,6 +112,13 @@ class IoThread : public Mailbox, public AnswerMailbox {
   void remove(Session& session);
 
  private:
+  /// One of the two: a message, or a session that comes from another thread. They share one queue, and so
+  /// their order: a message before the session has reached it over there, one behind it is for it here.
+  struct Mail {
+    MessageRef message;
+    std::unique_ptr<Session> arriving;
+  };
+
   void run();
   void round(int timeout_ms);
   void run_tasks();
@@ -123,7 +131,9 @@ class IoThread : public Mailbox, public AnswerMailbox {
   void measure_load();
   void share_load();
   void move_session(Session& session, IoThread& to);
+  void put_in_mail(Mail mail);
   void take_over(std::unique_ptr<Session> session);
+  void welcome(std::unique_ptr<Session> session);
   void retry_suspended();
   void retry_parked();
   void take_answers(std::vector<ForwardAnswer>& answers);
@@ -158,12 +168,12 @@ class IoThread : public Mailbox, public AnswerMailbox {
 
   std::mutex mutex_;
   std::vector<std::function<void()>> tasks_;
-  std::vector<MessageRef> mail_;
+  std::vector<Mail> mail_;
   std::atomic<bool> asleep_{false};
   std::atomic<bool> has_gated_{false};
   std::atomic<bool> has_suspended_{false};
   std::atomic<bool> has_work_{false};
-  std::vector<MessageRef> mail_in_hand_;
+  std::vector<Mail> mail_in_hand_;
 
   std::vector<IoThread*> all_;
   std::atomic<int> load_percent_{0};
