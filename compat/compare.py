@@ -272,7 +272,7 @@ class Comparison:
 
 def step_normalisers(step):
     rules = list(step.normalisers)
-    if step.option("scanall") is None and step.words and isinstance(step.words[0], bytes):
+    if step.option("scanall") is None and step.option("ordered") is None and step.words and isinstance(step.words[0], bytes):
         rules += normalise.BY_COMMAND.get(step.words[0].upper(), [])
     return rules
 

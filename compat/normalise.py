@@ -190,4 +190,4 @@ FUNCTIONS = {
     "save": lambda reply, _: Reply(reply.kind, None),
 }
 # Names that a case may use and that are not functions on a reply.
-OTHERS = {"near", "unordered", "until", "noreply", "raw", "wire", "differs", "scanall", "times"}
+OTHERS = {"near", "unordered", "until", "noreply", "raw", "wire", "differs", "scanall", "times", "ordered"}

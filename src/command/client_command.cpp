@@ -178,6 +178,10 @@ struct KillFilter {
 
 // One pair of CLIENT KILL's newer form. False if the error has been replied.
 bool read_kill_option(Call& call, std::size_t i, KillFilter& filter) {
+  if (i + 1 >= call.argc()) {
+    call.reply.error(error::kSyntax);
+    return false;
+  }
   const std::string_view value = call.args[i + 1];
   if (call.is(i, "id")) {
     const auto number = parse_integer(value);
@@ -216,9 +220,6 @@ void kill(Call& call) {
   if (old_form) {
     filter.address = call.args[2];
     filter.skip_caller = false;
-  } else if (call.argc() % 2 != 0) {
-    call.reply.error(error::kSyntax);
-    return;
   }
   for (std::size_t i = 2; !old_form && i < call.argc(); i += 2) {
     if (!read_kill_option(call, i, filter)) return;
@@ -275,6 +276,15 @@ void reply_mode(Call& call) {
 // CLIENT PAUSE milliseconds [WRITE|ALL]. A pause that is there already is not shortened, and not narrowed to
 // writes.
 void pause(Call& call) {
+  if (call.argc() > 4) {
+    reply_subcommand_error(call, "CLIENT");
+    return;
+  }
+  const bool writes_only = call.argc() == 4 && call.is(3, "write");
+  if (call.argc() == 4 && !writes_only && !call.is(3, "all")) {
+    call.reply.error("ERR CLIENT PAUSE mode must be WRITE or ALL");
+    return;
+  }
   const auto timeout = call.integer(2, "ERR timeout is not an integer or out of range");
   if (!timeout) return;
   if (*timeout < 0) {
@@ -283,17 +293,6 @@ void pause(Call& call) {
   }
   if (*timeout > std::numeric_limits<std::int64_t>::max() - call.now_ms()) {
     call.reply.error("ERR timeout is out of range");
-    return;
-  }
-  bool writes_only = false;
-  if (call.argc() == 4) {
-    writes_only = call.is(3, "write");
-    if (!writes_only && !call.is(3, "all")) {
-      call.reply.error("ERR CLIENT PAUSE mode must be WRITE or ALL");
-      return;
-    }
-  } else if (call.argc() != 3) {
-    reply_subcommand_error(call, "CLIENT");
     return;
   }
   Pause& shared = call.services.pause;

@@ -7,6 +7,7 @@
 
 #include "src/command/containers.hpp"
 #include "src/command/info.hpp"
+#include "src/command/keys.hpp"
 #include "src/command/transactions.hpp"
 
 namespace isthmus {
@@ -167,13 +168,9 @@ void hello(Call& call) {
 
 // SELECT index.
 void select(Call& call) {
-  const auto index = call.integer(1);
+  const auto index = database_argument(call, 1);
   if (!index) return;
-  if (*index < 0 || *index >= static_cast<std::int64_t>(kDatabaseCount)) {
-    call.reply.error(error::kDbIndexOutOfRange);
-    return;
-  }
-  call.client.db.store(static_cast<std::uint8_t>(*index), std::memory_order_relaxed);
+  call.client.db.store(*index, std::memory_order_relaxed);
   call.reply.ok();
 }
 

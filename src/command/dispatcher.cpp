@@ -67,7 +67,7 @@ class Gates {
       refuse(text.append(command->name).append("' command"), command);
       return nullptr;
     }
-    if (!client_.authenticated && !command->has(kNoAuth)) {
+    if (!is_admitted(services_, client_) && !command->has(kNoAuth)) {
       refuse("NOAUTH Authentication required.", command);
       return nullptr;
     }
@@ -90,6 +90,12 @@ class Gates {
     if (!services_.journal.available() && !client_.in_multi && command->has(kWrite) &&
         !is_elsewhere(services_)) {
       refuse("CLUSTERDOWN The log refuses writes: " + services_.journal.unavailable_reason(), command);
+      return nullptr;
+    }
+    // Redis counts monitors among its replicas.
+    if (client_.monitors.load(std::memory_order_relaxed) &&
+        command->has(kWrite | kReadonly | kMayReplicate)) {
+      refuse("ERR Replica can't interact with the keyspace", command);
       return nullptr;
     }
     return command;
@@ -148,13 +154,11 @@ class Gates {
 };
 
 bool paused(Services& services, const Client& client, const Command& command, std::int64_t now_ms) {
-  if (services.pause.until_ms.load(std::memory_order_relaxed) <= now_ms) return false;
+  if (!services.pause.active(now_ms) || client.monitors.load(std::memory_order_relaxed)) return false;
   if (!services.pause.writes_only.load(std::memory_order_relaxed)) return true;
   bool writes = command.has(kWrite | kMayReplicate);
   if (command.name == "exec") {
     for (const QueuedCommand& queued : client.queue) writes |= queued.command->has(kWrite | kMayReplicate);
-  } else if (client.in_multi) {
-    return false;
   }
   return writes;
 }
@@ -282,6 +286,7 @@ void show_to_monitors(Services& services, const Client& client, const Command& c
 void take_out_expired(Services& services, const Command& command, std::span<const std::string_view> args,
                       std::int64_t now_ms) {
   if (!services.keyspace.linked() && !services.journal.available()) return;
+  if (services.pause.active(now_ms)) return;
   ShardSet set;
   add_shards(command, args, set);
   const std::int64_t news_since = now_ms - services.config.message_max_age_ms;

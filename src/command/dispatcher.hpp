@@ -39,6 +39,12 @@ inline bool is_elsewhere(const Services& services) {
   return services.site != nullptr && !services.site->is_writer();
 }
 
+/// Whether the client may send more than AUTH and its like. Without a password everybody may, also who came
+/// while there was one.
+inline bool is_admitted(const Services& services, const Client& client) {
+  return client.authenticated || !services.settings.has_password();
+}
+
 /// Adds the shards of the command's keys, or all of them.
 void add_shards(const Command& command, std::span<const std::string_view> args, ShardSet& set);
 

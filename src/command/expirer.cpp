@@ -43,10 +43,11 @@ void Expirer::run() {
   }
 }
 
-// While the log refuses writes the keys stay hidden and are deleted later. Linked sites delete nothing, and
-// every server tells for itself: what has been expired for long was told by the process before this one, or
-// by nobody, unless this process has stood still since.
+// While the log refuses writes, or CLIENT PAUSE holds them, the keys stay hidden and are deleted later.
+// Linked sites delete nothing, and every server tells for itself: what has been expired for long was told by
+// the process before this one, or by nobody, unless this process has stood still since.
 void Expirer::expire() {
+  if (services_.pause.active(wall_clock_ms())) return;
   const Keyspace& keyspace = services_.keyspace;
   bool more = keyspace.linked() ||
               (services_.journal.available() && (services_.site == nullptr || services_.site->is_writer()));

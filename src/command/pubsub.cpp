@@ -61,7 +61,14 @@ void unsubscribe_from(Call& call, const Words& words) {
 
 void subscribe(Call& call) { subscribe_to(call, kChannelWords); }
 void psubscribe(Call& call) { subscribe_to(call, kPatternWords); }
-void ssubscribe(Call& call) { subscribe_to(call, kShardWords); }
+// Unlike its kin it is no part of a transaction in Redis.
+void ssubscribe(Call& call) {
+  if (call.client.in_exec) {
+    call.reply.error("ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client");
+    return;
+  }
+  subscribe_to(call, kShardWords);
+}
 void unsubscribe(Call& call) { unsubscribe_from(call, kChannelWords); }
 void punsubscribe(Call& call) { unsubscribe_from(call, kPatternWords); }
 void sunsubscribe(Call& call) { unsubscribe_from(call, kShardWords); }

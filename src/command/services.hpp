@@ -40,6 +40,7 @@ class ClientRegistry {
 struct Pause {
   std::atomic<std::int64_t> until_ms{0};
   std::atomic<bool> writes_only{false};
+  bool active(std::int64_t now_ms) const { return until_ms.load(std::memory_order_relaxed) > now_ms; }
 };
 
 struct Services {

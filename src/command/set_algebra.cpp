@@ -16,8 +16,6 @@ namespace {
 
 /// The sets of a command; null for those that are absent.
 using Sets = std::vector<const Node*>;
-/// Views into the sets; they live until the next effect.
-using Members = std::vector<std::string_view>;
 
 // The sets of these keys; nothing if the error has been replied because one is of another type.
 std::optional<Sets> find_sets(Call& call, std::span<const std::string_view> keys) {
@@ -77,7 +75,8 @@ Members difference(const Sets& sets) {
 void reply_members(Call& call, Members (*combine)(const Sets&)) {
   const auto sets = find_sets(call, call.args.subspan(1));
   if (!sets) return;
-  const Members members = combine(*sets);
+  Members members = combine(*sets);
+  sort_integers(members);
   call.reply.set(members.size());
   for (const std::string_view member : members) call.reply.bulk(member);
 }

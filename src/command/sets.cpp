@@ -15,6 +15,19 @@
 
 namespace isthmus {
 
+void sort_integers(Members& members) {
+  if (members.size() > kMaxIntset) return;
+  std::vector<std::pair<std::int64_t, std::string_view>> numbers;
+  numbers.reserve(members.size());
+  for (const std::string_view member : members) {
+    const auto number = parse_integer(member);
+    if (!number) return;
+    numbers.emplace_back(*number, member);
+  }
+  std::sort(numbers.begin(), numbers.end());
+  for (std::size_t i = 0; i < members.size(); ++i) members[i] = numbers[i].second;
+}
+
 bool add_member(Call& call, const Key& key, std::string_view member) {
   const Node* const node = call.find_for_write(key);
   if (node != nullptr && hash_find(*node, member)) {
@@ -104,7 +117,15 @@ void smembers(Call& call) {
   if (failed) return;
   call.reply.set(node == nullptr ? 0 : hash_size(*node));
   if (node == nullptr) return;
-  hash_for_each(*node, false, [&](const FieldView& member) { call.reply.bulk(member.name); });
+  if (hash_size(*node) > kMaxIntset) {
+    hash_for_each(*node, false, [&](const FieldView& member) { call.reply.bulk(member.name); });
+    return;
+  }
+  Members members;
+  members.reserve(hash_size(*node));
+  hash_for_each(*node, false, [&](const FieldView& member) { members.push_back(member.name); });
+  sort_integers(members);
+  for (const std::string_view member : members) call.reply.bulk(member);
 }
 
 // SMOVE source destination member → 1, or 0 if the source has no such member. Errors if either key is of
