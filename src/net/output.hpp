@@ -25,7 +25,8 @@ class Output {
   /// The bytes since the last call are one reply; it may leave when `gate` is committed (0: at once).
   /// `now_ms` is by the steady clock.
   void end_reply(backend::Seq gate, std::int64_t now_ms);
-  /// Takes back what has been written since the last end_reply.
+  /// What has been written since the last end_reply, and taking it back.
+  std::string_view unfinished_reply() const { return std::string_view(bytes_).substr(reply_end_); }
   void drop_reply() { bytes_.resize(reply_end_); }
   void push(MessageRef message, bool resp3);
 

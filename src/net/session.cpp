@@ -23,6 +23,8 @@ namespace {
 constexpr std::size_t kStopReadingAboveBytes = 256 << 20;
 // Replies are sent when so much of one pipeline has gathered.
 constexpr std::size_t kFlushAboveBytes = 64 << 10;
+// Who has not shown the password and reads no replies is closed when so much waits for it.
+constexpr std::size_t kStrangerOutputBytes = 64 << 10;
 constexpr std::size_t kKeepInputCapacity = 64 << 10;
 // A TLS handshake takes so long at most. Until its end a connection counts for maxclients as any other.
 constexpr std::int64_t kHandshakeMs = 10'000;
@@ -37,8 +39,6 @@ Session::Session(IoThread& io, const Arrival& arrival)
   fd = socket_;
   thread = io.index();
   authenticated = !io.services().settings.has_password();
-  parser_authenticated_ = authenticated;
-  parser_.set_authenticated(authenticated);
 }
 
 Session::~Session() {
@@ -51,8 +51,9 @@ void Session::on_events(std::uint32_t events) {
   if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) readable_ = true;
   if ((events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) peer_ended_ = true;
   if (closing_ || io_->draining()) {
-    // Nothing is wanted any more; the end of the connection still is.
-    if ((events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) close("closed by the client");
+    // Nothing is wanted any more; the end of the connection still is. Who only sends no more may still read.
+    const bool gone = (events & (EPOLLHUP | EPOLLERR)) != 0 || ((events & EPOLLRDHUP) != 0 && !has_output());
+    if (gone) close("closed by the client");
     return;
   }
   read();
@@ -97,7 +98,9 @@ void Session::read_more(std::size_t wanted) {
 ssize_t Session::receive(char* data, std::size_t room) {
   const ssize_t size = tls_ == nullptr ? ::recv(socket_, data, room, 0) : tls_->receive(data, room);
   if (size < 0 && (errno == EAGAIN || errno == EINTR)) {
-    readable_ = errno == EINTR;
+    // TLS stops early behind records without data, and nothing announces what the socket still has.
+    readable_ = errno == EINTR || (tls_ != nullptr && tls_->has_more());
+    if (readable_) io_->read_again(*this);
     return 0;
   }
   if (size == 0 && has_output()) {
@@ -166,7 +169,10 @@ bool Session::must_wait() {
   if (output_.pending_bytes() > kStopReadingAboveBytes) return true;
   if (sleep_until_ms > io_->steady_ms()) return true;
   const Services& services = io_->services();
-  if (services.forwarder != nullptr && services.forwarder->full() && is_elsewhere(services)) return true;
+  // A full book that answers nothing any more refuses new requests at once, and holds up no others.
+  const Forwarder* forwarder = services.forwarder;
+  if (forwarder != nullptr && forwarder->full() && !forwarder->refuses() && is_elsewhere(services))
+    return true;
   return services.journal.backlog_bytes() > Journal::kBacklogLimitBytes;
 }
 
@@ -180,6 +186,7 @@ std::size_t Session::evaluate(std::string_view bytes) {
       io_->suspend(*this);
       break;
     }
+    bound_requests();
     const resp::ParseStatus status = parser_.parse(bytes.substr(used));
     if (status == resp::ParseStatus::need_more) break;
     if (status == resp::ParseStatus::error) {
@@ -203,6 +210,17 @@ std::size_t Session::evaluate(std::string_view bytes) {
     }
   }
   return used;
+}
+
+// What the next request may be as large as. Another server sends what it has accepted itself.
+void Session::bound_requests() {
+  constexpr std::int64_t kAnyBulk = std::int64_t{1} << 40;
+  const Services& services = io_->services();
+  resp::Limits limits;
+  limits.max_bulk =
+      peer != nullptr ? kAnyBulk : services.settings.proto_max_bulk_bytes.load(std::memory_order_relaxed);
+  parser_.set_limits(limits);
+  parser_.set_authenticated(is_admitted(services, *this));
 }
 
 // Evaluates the request or sends it on. False if it must wait: it is taken again later.
@@ -306,6 +324,14 @@ bool Session::drops_reply() {
   return drops;
 }
 
+// The confirmations of SUBSCRIBE and its family are messages, which CLIENT REPLY does not keep back; their
+// errors are replies.
+bool Session::confirms_subscription() const {
+  const Command* command = last_command.load(std::memory_order_relaxed);
+  return command != nullptr && command->has(kPubsub) && command->has(kWhenSubscribed) &&
+         !output_.unfinished_reply().starts_with('-');
+}
+
 // This connection was let in because it might be another server of the site, or to be told why not by TLS.
 bool Session::refuse_ordinary_client(resp::Writer& writer) {
   const auto& args = parser_.args();
@@ -324,11 +350,7 @@ void Session::after_reply(backend::Seq gate) {
     admission_ = Admission::everyone;
     io_->clients().exempt();
   }
-  if (authenticated != parser_authenticated_) {
-    parser_authenticated_ = authenticated;
-    parser_.set_authenticated(authenticated);
-  }
-  if (drops_reply()) output_.drop_reply();
+  if (drops_reply() && !confirms_subscription()) output_.drop_reply();
   const bool waits = gate > io_->services().journal.committed();
   output_.end_reply(waits ? gate : 0, io_->steady_ms());
   if (close_after_reply) closing_ = true;
@@ -408,6 +430,7 @@ bool Session::over_output_limit() {
                                            ? settings.pubsub_output
                                            : settings.normal_output;
   const std::size_t pending = output_.pending_bytes();
+  if (pending > kStrangerOutputBytes && !is_admitted(io_->services(), *this)) return true;
   const std::uint64_t hard = limit.hard_bytes.load(std::memory_order_relaxed);
   if (hard != 0 && pending > hard) return true;
   const std::uint64_t soft = limit.soft_bytes.load(std::memory_order_relaxed);
@@ -476,7 +499,11 @@ void Session::close(std::string_view why) {
 }
 
 bool Session::subscribe(ChannelKind kind, std::string_view channel) {
+  const bool first = subscription_count() + shard_subscription_count() == 0;
   if (!subscriptions_[static_cast<std::size_t>(kind)].emplace(channel).second) return false;
+  // What was published before does not reach it; what comes for the first names of a command must not stand
+  // in front of their confirmations.
+  if ((first || output_.unfinished_reply().empty()) && io_->has_mail()) io_->deliver_mail();
   io_->add_subscriber(kind, channel, *this);
   count_subscriptions();
   return true;

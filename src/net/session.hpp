@@ -73,10 +73,12 @@ class Session final : public Client {
   void process();
   std::size_t evaluate(std::string_view bytes);
   bool must_wait();
+  void bound_requests();
   bool take_request(resp::Writer& writer);
   bool take_behind_forwarded();
   bool forward();
   bool drops_reply();
+  bool confirms_subscription() const;
   bool refuse_ordinary_client(resp::Writer& writer);
   void after_reply(backend::Seq gate);
   void protocol_error();
@@ -94,7 +96,6 @@ class Session final : public Client {
   bool readable_ = false;    // the socket may have bytes that have not been read
   bool peer_ended_ = false;  // it will send no more: read until its end
   bool closing_ = false;     // nothing more is read; closed when the output is out
-  bool parser_authenticated_ = false;
   Admission admission_ = Admission::everyone;
   bool counts_as_client_ = true;
   std::unique_ptr<PendingReplies> pending_;  // made with the first forwarded command

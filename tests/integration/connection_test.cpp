@@ -52,6 +52,24 @@ TEST_P(Password, StrangersMaySendLittle) {
   EXPECT_TRUE(large.closed_within());
 }
 
+TEST_P(Password, StrangersThatReadNothingAreClosed) {
+  ISTHMUS_ONLY();
+  Client stranger(server_.port(), 2, 4096);
+  std::string flood;
+  while (flood.size() < (std::size_t{16} << 20)) flood += "a\r\n";
+  EXPECT_LT(stranger.push_raw(flood, milliseconds(5000)), flood.size());
+  EXPECT_TRUE(
+      eventually([&] { return server_.log().find("client-output-buffer-limit") != std::string::npos; }));
+}
+
+TEST_P(Password, BindsNobodyWhenItIsTakenAway) {
+  Client stranger(server_.port()), client(server_.port());
+  EXPECT_TRUE(stranger.call({"GET", "k"}).is_error());
+  client.call({"AUTH", "s3cret word"});
+  client.call({"CONFIG", "SET", "requirepass", ""});
+  EXPECT_EQ(show(stranger.call({"SET", "k", std::string(20'000, 'v')})), "OK");
+}
+
 TEST_P(Password, IsNotInTheLog) {
   Client client(server_.port());
   client.call({"AUTH", "s3cret word"});
@@ -126,6 +144,17 @@ TEST_P(Connection, ClientReplyOffIsSilent) {
 }
 
 // Writes wait while clients are paused, and go on when they are not.
+TEST_P(Connection, AHalfClosedClientGetsAllOfItsReply) {
+  ISTHMUS_ONLY();
+  const std::string value(std::size_t{8} << 20, 'v');
+  Client writer(server_.port()), client(server_.port(), 2, 4096);
+  writer.call({"SET", "big", value});
+  client.send_raw("GET big\r\n");
+  client.finish_sending();
+  EXPECT_EQ(client.read().text.size(), value.size());
+  EXPECT_TRUE(client.closed_within());
+}
+
 TEST_P(Connection, PausedWritersGoOnLater) {
   auto admin = connect(), writer = connect(), reader = connect();
   ASSERT_EQ(admin.call({"CLIENT", "PAUSE", "60000", "WRITE"}).text, "OK");
