@@ -12,6 +12,8 @@ namespace {
 /// A statement takes at most so many bytes of values, far below what one message to PostgreSQL may have (1
 /// GiB).
 constexpr std::size_t kStatementBytes = 16U << 20U;
+/// And at most so many rows: it must be over long before the session counts as lost for its silence.
+constexpr std::size_t kStatementRows = 10'000;
 /// A flush looks at so many keys or fields in one transaction.
 constexpr int kFlushRows = 2000;
 /// A row of the log can be older than its commit by as long as its transaction took, and a vector older than
@@ -65,7 +67,9 @@ struct KeyArrays {
       totals.add_null();
     }
   }
-  std::size_t bytes() const { return key.bytes() + value.bytes() + totals.bytes(); }
+  bool full() const {
+    return key.size() >= kStatementRows || key.bytes() + value.bytes() + totals.bytes() >= kStatementBytes;
+  }
 };
 
 struct FieldArrays {
@@ -91,7 +95,10 @@ struct FieldArrays {
       totals.add_null();
     }
   }
-  std::size_t bytes() const { return key.bytes() + field.bytes() + value.bytes() + totals.bytes(); }
+  bool full() const {
+    return key.size() >= kStatementRows ||
+           key.bytes() + field.bytes() + value.bytes() + totals.bytes() >= kStatementBytes;
+  }
 };
 
 // Merges with what is there: `v`, `c` and `x` are the value, the cut and the deadline that stay. A stored
@@ -176,6 +183,37 @@ void put_fields(PgConnection& connection, FieldArrays& arrays) {
   arrays = {};
 }
 
+/// Deletes fields of these keys, as many as one statement should; false if some may be left.
+bool delete_first_fields(PgConnection& connection, PgArray& db, PgArray& key) {
+  static const std::string sql =
+      "DELETE FROM isthmus.field WHERE ctid = ANY (ARRAY(SELECT e.ctid FROM isthmus.field e, "
+      "unnest($1, $2) AS k (db, key) WHERE " +
+      same_key() + " LIMIT " + std::to_string(kStatementRows) + "))";
+  return connection.exec(sql, PgParams().add(db).add(key)).affected() < kStatementRows;
+}
+
+/// Deletes all fields of one key, piece by piece in the order of the index: so no statement walks over what
+/// those before it have deleted, which counts with a set of millions.
+void delete_all_fields(PgConnection& connection, const StoredKey& stored) {
+  const std::string at = index_part("field");
+  const std::string rest = " FROM isthmus.field WHERE db = $1 AND " + index_part("key") + " = " +
+                           index_part("$2") + " AND " + at + " >= $3";
+  const std::string look = "SELECT " + at + rest + " ORDER BY db, " + index_part("key") + ", 1 OFFSET " +
+                           std::to_string(kStatementRows) + " LIMIT 1";
+  std::string from;
+  for (bool more = true; more;) {
+    PgParams params;
+    params.add(stored.db).add_bytes(stored.key).add_bytes(from);
+    const PgResult next = connection.exec(look, params);
+    more = next.rows() > 0;
+    if (more) {
+      from = next.string(0, 0);
+      params.add_bytes(from);
+    }
+    connection.exec("DELETE" + rest + (more ? " AND " + at + " < $4" : ""), params);
+  }
+}
+
 /// Deletes keys from entry if they are to be forgotten, and fields of those and of keys whose fields are
 /// replaced.
 void delete_keys(PgConnection& connection, const CheckpointChunk& chunk) {
@@ -188,9 +226,12 @@ void delete_keys(PgConnection& connection, const CheckpointChunk& chunk) {
     gone_db.add(std::int64_t{stored.db});
     gone_key.add(std::string_view(stored.key));
   }
-  if (db.size() != 0) {
-    connection.exec("DELETE FROM isthmus.field e USING unnest($1, $2) AS k (db, key) WHERE " + same_key(),
-                    PgParams().add(db).add(key));
+  if (db.size() != 0 && !delete_first_fields(connection, db, key)) {
+    // With it PostgreSQL might gather and sort all fields that are left, for each look anew.
+    connection.exec("SET LOCAL enable_bitmapscan = off");
+    for (const StoredKey& stored : chunk.keys) {
+      if (stored.forget || stored.replace_fields) delete_all_fields(connection, stored);
+    }
   }
   if (gone_db.size() != 0) {
     connection.exec("DELETE FROM isthmus.entry e USING unnest($1, $2) AS k (db, key) WHERE " + same_key(),
@@ -200,16 +241,21 @@ void delete_keys(PgConnection& connection, const CheckpointChunk& chunk) {
 
 void delete_fields(PgConnection& connection, const CheckpointChunk& chunk) {
   PgArray db(PgType::int2), key(PgType::bytea), field(PgType::bytea);
+  const auto delete_gathered = [&] {
+    if (db.size() == 0) return;
+    connection.exec("DELETE FROM isthmus.field e USING unnest($1, $2, $3) AS k (db, key, field) WHERE " +
+                        same_key() + " AND " + index_part("e.field") + " = " + index_part("k.field"),
+                    PgParams().add(db).add(key).add(field));
+    for (PgArray* array : {&db, &key, &field}) array->clear();
+  };
   for (const StoredField& stored : chunk.fields) {
     if (!stored.forget) continue;
     db.add(std::int64_t{stored.db});
     key.add(std::string_view(stored.key));
     field.add(std::string_view(stored.field));
+    if (db.size() >= kStatementRows || key.bytes() + field.bytes() >= kStatementBytes) delete_gathered();
   }
-  if (db.size() == 0) return;
-  connection.exec("DELETE FROM isthmus.field e USING unnest($1, $2, $3) AS k (db, key, field) WHERE " +
-                      same_key() + " AND " + index_part("e.field") + " = " + index_part("k.field"),
-                  PgParams().add(db).add(key).add(field));
+  delete_gathered();
 }
 
 bool flush_fields(PgConnection& connection, FlushProgress& progress) {
@@ -336,14 +382,14 @@ void put_chunk(PgConnection& connection, const CheckpointChunk& chunk) {
   KeyArrays keys;
   for (const StoredKey& stored : chunk.keys) {
     if (!stored.forget) keys.add(stored);
-    if (keys.bytes() >= kStatementBytes) put_keys(connection, keys);
+    if (keys.full()) put_keys(connection, keys);
   }
   put_keys(connection, keys);
   delete_fields(connection, chunk);
   FieldArrays fields;
   for (const StoredField& stored : chunk.fields) {
     if (!stored.forget) fields.add(stored);
-    if (fields.bytes() >= kStatementBytes) put_fields(connection, fields);
+    if (fields.full()) put_fields(connection, fields);
   }
   put_fields(connection, fields);
 }
@@ -380,7 +426,8 @@ void put_mark(PgConnection& connection, const CheckpointMark& mark, std::chrono:
 }
 
 void read_uncovered_rows(PgConnection& connection, LoadSink& sink) {
-  connection.exec("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+  // Room to sort some 100,000 rows of the log in memory.
+  connection.exec("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL work_mem = '64MB'");
   try {
     const PgResult progress = connection.exec("SELECT origin, seq, site FROM isthmus.progress", PgParams());
     for (int i = 0; i < progress.rows(); ++i) {

@@ -21,7 +21,8 @@ struct LeaseChanged : std::runtime_error {
 void write_under_lease(PgConnection& connection, OriginId lease, const std::function<void()>& body);
 
 /// Writes a piece of the checkpoint, inside a transaction. Of each register of a key the higher (version,
-/// site) stays; what would not change is not touched. Throws PgError.
+/// site) stays; what would not change is not touched. However large the piece, each of its statements is
+/// bounded. Throws PgError.
 void put_chunk(PgConnection& connection, const CheckpointChunk& chunk);
 
 /// How far the checkpoint has followed a flush of a database: first through the fields, then the keys.
@@ -44,7 +45,7 @@ bool forget_some_flushed(PgConnection& connection, FlushProgress& progress);
 void put_mark(PgConnection& connection, const CheckpointMark& mark, std::chrono::milliseconds age);
 
 /// Reads the vector of the checkpoint and the rows of the log that it does not cover, without their values,
-/// per origin in the order of seq. Throws PgError.
+/// per origin in the order of seq. PostgreSQL may keep silent for long while it sorts them. Throws PgError.
 void read_uncovered_rows(PgConnection& connection, LoadSink& sink);
 
 }  // namespace isthmus::backend

@@ -15,6 +15,7 @@
 #include "backend/postgresql_insert.hpp"
 #include "backend/postgresql_links.hpp"
 #include "backend/postgresql_schema.hpp"
+#include "backend/postgresql_slots.hpp"
 #include "backend/postgresql_upkeep.hpp"
 #include "backend/row_pack.hpp"
 
@@ -36,6 +37,13 @@ constexpr const char* kUpkeepSettings =
     "SET client_connection_check_interval = '500ms'; SET idle_in_transaction_session_timeout = '3s'; "
     "SET jit = off; SET lock_timeout = '2s'; SET synchronous_commit = off";
 
+/// How long a commit that is under way may take before `read_uncovered` gives up.
+constexpr std::chrono::milliseconds kWriterPatience{3000};
+/// How long PostgreSQL may keep silent while it reads and sorts what the checkpoint does not cover.
+constexpr std::chrono::milliseconds kUncoveredWait{120'000};
+/// And while it looks for the last row of an origin: less, since the committing thread does nothing else
+/// meanwhile, not even end.
+constexpr std::chrono::milliseconds kLastSeqWait{60'000};
 /// How long the log as a whole takes the rows before the next look for a partition.
 constexpr std::chrono::milliseconds kPartitionWait{1000};
 // SQLSTATEs.
@@ -53,6 +61,20 @@ AppendError::Kind kind_of(const PgError& error) {
   }
   return AppendError::Kind::rejected;
 }
+
+/// While it lives, PostgreSQL may keep silent for longer than usual in the session.
+class PatientSession {
+ public:
+  PatientSession(PgConnection& session, std::chrono::milliseconds wait) : session_(session) {
+    session_.set_statement_wait(wait);
+  }
+  ~PatientSession() { session_.set_statement_wait(PgConnectOptions().statement_wait); }
+  PatientSession(const PatientSession&) = delete;
+  PatientSession& operator=(const PatientSession&) = delete;
+
+ private:
+  PgConnection& session_;
+};
 
 class PostgresqlLog final : public SharedLog {
  public:
@@ -87,6 +109,8 @@ class PostgresqlLog final : public SharedLog {
   void guard_checkpoint(OriginId lease) override {
     guard_ = lease;
     checkpoint_began_.reset();
+    // The pieces of a flush wait for no disk either: a crash may have taken back the first of them.
+    flush_ = {};
   }
   void read_uncovered(LoadSink& sink) override;
   void sign_off(OriginId server) override;
@@ -189,7 +213,7 @@ auto PostgresqlLog::run(std::unique_ptr<PgConnection>& session, const Body& body
   } catch (const LeaseChanged& error) {
     throw AppendError(AppendError::Kind::rejected, description_ + ": " + error.what());
   } catch (const AppendError&) {
-    throw;  // our own refusal, before anything was sent
+    throw;  // our own refusal, outside of any transaction
   } catch (...) {
     // Nobody knows in which state it is.
     session.reset();
@@ -199,10 +223,21 @@ auto PostgresqlLog::run(std::unique_ptr<PgConnection>& session, const Body& body
 
 // ---- the committing thread ----
 
+// A session that only lacks space or a lock is as good as a new one, and keeps the lease. After any other
+// error behind which the batch may go in later, a new session may be the one that can, perhaps with another
+// host.
 template <typename Body>
 auto PostgresqlLog::commit_run(const Body& body) {
   if (!commit_) throw AppendError(AppendError::Kind::unavailable, description_ + ": not connected");
-  return run(commit_, body);
+  return run(commit_, [&](PgConnection& session) {
+    try {
+      return body(session);
+    } catch (PgError& error) {
+      const bool waits = error.in_class("53") || error.in_class("55");
+      error.connection_lost |= kind_of(error) == AppendError::Kind::unavailable && !waits;
+      throw;
+    }
+  });
 }
 
 bool PostgresqlLog::connect(std::string& why) {
@@ -259,6 +294,7 @@ Seq PostgresqlLog::last_seq(OriginId origin) {
   // What is at or below the checkpoint need not be looked at, and the bound lets the BRIN index leave out
   // nearly all pages; without statistics the planner would rather read the whole log.
   return commit_run([origin](PgConnection& session) {
+    const PatientSession patient(session, kLastSeqWait);
     const PgResult progress =
         session.exec("SELECT max(seq) FROM isthmus.progress WHERE origin = $1", PgParams().add(origin));
     const std::int64_t covered = progress.integer(0, 0);
@@ -286,7 +322,7 @@ void PostgresqlLog::check_row(const Row& row) const {
 
 std::string PostgresqlLog::statements_before_copy(const RowBatch& batch,
                                                   const std::vector<std::int64_t>& stamped_inbox) const {
-  std::string sql;
+  std::string sql, take_lease;
   if (!stamped_inbox.empty()) {
     sql = "DELETE FROM isthmus.inbox WHERE id IN (";
     for (const std::int64_t id : stamped_inbox) sql += std::to_string(id) + ",";
@@ -297,11 +333,12 @@ std::string PostgresqlLog::statements_before_copy(const RowBatch& batch,
     const Row row = batch[i];
     check_row(row);
     if (row.kind != RowKind::lease) continue;
-    sql += "UPDATE isthmus.lease SET id = " + std::to_string(row.origin) +
-           ", server = " + std::to_string(row.requester) + ", address = " + commit_->literal(row.key) +
-           ", pid = pg_backend_pid(), taken_at = clock_timestamp(), beat = clock_timestamp(); ";
+    // Of several the last one counts.
+    take_lease = "UPDATE isthmus.lease SET id = " + std::to_string(row.origin) +
+                 ", server = " + std::to_string(row.requester) + ", address = " + commit_->literal(row.key) +
+                 ", pid = pg_backend_pid(), taken_at = clock_timestamp(), beat = clock_timestamp(); ";
   }
-  return sql;
+  return sql + take_lease;
 }
 
 std::string PostgresqlLog::table_for_rows(PgConnection& session) {
@@ -437,7 +474,16 @@ UpkeepReport PostgresqlLog::upkeep(const ServerRow& self, OriginId lease) {
 }
 
 void PostgresqlLog::read_uncovered(LoadSink& sink) {
-  upkeep_run([&](PgConnection& session) { read_uncovered_rows(session, sink); });
+  upkeep_run([&](PgConnection& session) {
+    // What a feed has shown may for a moment, or until a synchronous standby has it, be in no snapshot. The
+    // caller counts it as read here.
+    const std::string busy = await_log_writers(session, kWriterPatience);
+    if (!busy.empty()) {
+      throw AppendError(AppendError::Kind::unavailable, description_ + ": process " + busy);
+    }
+    const PatientSession patient(session, kUncoveredWait);
+    read_uncovered_rows(session, sink);
+  });
 }
 
 void PostgresqlLog::sign_off(OriginId server) {

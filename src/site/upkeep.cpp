@@ -115,8 +115,10 @@ void Upkeep::follow_role() {
   }
 }
 
+// Not while the feed is down: what came meanwhile from other sites is not folded here, and the mark would
+// speak of a time at which it had arrived.
 void Upkeep::checkpoint() {
-  while (checkpointer_.busy()) {
+  while (site_.feed_healthy() && checkpointer_.busy()) {
     const auto begin = Clock::now();
     if (!checkpointer_.step(journal_)) {
       // The database may have lost what it had last of this checkpoint: what is missing the log tells.

@@ -262,6 +262,19 @@ TEST_F(PostgresqlLogTest, WritesTheLeaseWithItsRow) {
   EXPECT_EQ(database_.value("SELECT beat > now() - interval '1 minute' FROM isthmus.lease"), "t");
 }
 
+TEST_F(PostgresqlLogTest, TakesTheLastLeaseOfABatchOnly) {
+  database_.sql(
+      "CREATE TABLE taken (id bigint); CREATE FUNCTION note_lease() RETURNS trigger LANGUAGE plpgsql AS "
+      "'BEGIN INSERT INTO public.taken VALUES (NEW.id); RETURN NULL; END'; CREATE TRIGGER note AFTER UPDATE "
+      "ON isthmus.lease FOR EACH ROW EXECUTE FUNCTION note_lease()");
+  ASSERT_TRUE(shared().try_lock());
+  append({lease_row(500, 17, "a:1"), make_row(1, RowKind::set, "k", "", "v"), lease_row(501, 18, "b:2")});
+  EXPECT_EQ(shared().newest_lease().lease, 501);
+  EXPECT_EQ(shared().newest_lease().address, "b:2");
+  EXPECT_THAT(database_.sql("SELECT id FROM taken"), ElementsAre("501"));
+  EXPECT_EQ(database_.integer("SELECT count(*) FROM isthmus.log WHERE kind = 'lease'"), 2);
+}
+
 TEST_F(PostgresqlLogTest, KeepsTheMarkOfTheCheckpoint) {
   Row elsewhere = make_row(4, RowKind::set, "k", "", "v");
   elsewhere.site = 8;
