@@ -55,7 +55,6 @@ constexpr std::uint32_t kRequired = bit(Target::site) | bit(Target::origin) | bi
 
 constexpr std::int64_t kMaxNumber = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t kMinNumber = std::numeric_limits<std::int64_t>::min();
-constexpr std::int64_t kMaxDb = std::numeric_limits<std::uint8_t>::max();
 
 std::string_view column_name(Target target) {
   if (target == Target::none) return "?";

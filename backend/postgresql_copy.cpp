@@ -251,6 +251,13 @@ std::string select_log_columns(std::string_view value) {
          std::string(value);
 }
 
+std::uint8_t checked_database(std::int64_t number) {
+  if (number >= 0 && number <= kMaxDb) return static_cast<std::uint8_t>(number);
+  throw PgError(
+      "a row names the database " + std::to_string(number) + ", and there are 0 to " + std::to_string(kMaxDb),
+      "", false);
+}
+
 namespace {
 
 /// The current row, whose columns are those of kLogColumns, as it stands in SQL.
@@ -260,7 +267,7 @@ Row log_row(const CopyReader& reader) {
   row.origin = reader->integer(1);
   row.seq = static_cast<Seq>(reader->integer(2));
   row.version = static_cast<Version>(reader->integer(3));
-  row.db = static_cast<std::uint8_t>(reader->integer(4));
+  row.db = checked_database(reader->integer(4));
   const std::optional<RowKind> kind = row_kind_from_name(reader->bytes(5));
   if (!kind) {
     throw PgError("the kind of a log row '" + std::string(reader->bytes(5)) +

@@ -87,6 +87,10 @@ class CopyReader {
   CopyDecoder decoder_;
 };
 
+/// The number of a database as SQL has it. Throws PgError if there is no such database: whoever owns the
+/// tables may write any number.
+std::uint8_t checked_database(std::int64_t number);
+
 /// Reads all rows, whose columns are those of kLogColumns, and hands them out, each message of a packed one
 /// for itself. Views live during the call of `each`. Throws PgError if a newer Isthmus has written a row.
 void read_log_rows(CopyReader& reader, const std::function<void(const Row&)>& each);

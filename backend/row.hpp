@@ -19,6 +19,9 @@ using Seq = std::uint64_t;
 /// A hybrid logical clock timestamp: 48 bits of milliseconds since the Unix epoch, 16 bits of counter.
 using Version = std::uint64_t;
 
+/// Databases are numbered from 0, as Redis's sixteen are by default.
+inline constexpr std::uint8_t kMaxDb = 15;
+
 /// What a row says. The names are those of the column `kind` in SQL.
 enum class RowKind : std::uint8_t {
   set,     ///< key becomes a string: value and deadline (none if absent); whatever the key was before is gone

@@ -262,7 +262,7 @@ bool RowUnpacker::next_change(Row& row) {
   row.field = part(keys_, field);
   row.value = part(values_, has_values_ ? value : 0);
   row.reply = part(replies_, has_replies_ ? reply : 0);
-  return sound && text.empty();
+  return sound && text.empty() && row.db <= kMaxDb;
 }
 
 }  // namespace isthmus::backend

@@ -1,7 +1,7 @@
 // The keyspace as records of the checkpoint, and back.
 #include <cstring>
 
-#include "src/keyspace/keyspace.hpp"
+#include "src/keyspace/fold.hpp"
 
 namespace isthmus {
 
@@ -82,6 +82,26 @@ std::optional<Counter> counter_of(const std::string& totals, const std::string& 
 
 }  // namespace
 
+// The registers of a record besides its type. A flush changes no record: what it has ended still stands in
+// that of a key which outlives it.
+Registers Keyspace::registers_of(const StoredKey& key) {
+  const Point flush = flushed(key.db);
+  const auto lives = [&](Version version, backend::SiteId site) {
+    return flush.version == 0 || Point{version, site} > flush;
+  };
+  Registers registers;
+  if (lives(key.expire_version, key.expire_site)) {
+    registers.deadline = key.expire_at.value_or(kNoDeadline);
+    registers.expire_version = key.expire_version;
+    if (key.expire_version != 0) registers.expire_site = site_index(key.expire_site);
+  }
+  if (lives(key.cut_version, key.cut_site)) {
+    registers.cut_version = key.cut_version;
+    if (key.cut_version != 0) registers.cut_site = site_index(key.cut_site);
+  }
+  return registers;
+}
+
 void Keyspace::restore(const StoredKey& key) {
   const Key k(key.db, key.key);
   Shard& s = shard(k);
@@ -105,25 +125,30 @@ void Keyspace::restore(const StoredKey& key) {
     s.counters.make(key.db, key.key).value = std::move(known);
     node->counted = true;
   }
-  if (key.expire_at || key.expire_version > stable() || key.cut_version > stable()) {
-    Registers registers;
-    registers.deadline = key.expire_at.value_or(kNoDeadline);
-    registers.expire_version = key.expire_version;
-    registers.expire_site = key.expire_version == 0 ? SiteIndex{0} : site_index(key.expire_site);
-    registers.cut_version = key.cut_version;
-    registers.cut_site = key.cut_version == 0 ? SiteIndex{0} : site_index(key.cut_site);
+  const Registers registers = registers_of(key);
+  const bool expires = registers.deadline != kNoDeadline;
+  if (expires || registers.expire_version > stable() || registers.cut_version > stable())
     node = write_registers(s.heap, node, registers, true);
-  }
   table.insert(table.find(k.hash, k.name), node);
   if (type == NodeType::string) sizes_[key.db].fetch_add(1, std::memory_order_relaxed);
-  if (type != NodeType::none && key.expire_at) {
-    if (type == NodeType::string) count_deadline(s, key.db, kNoDeadline, *key.expire_at);
-    add_deadline(s, {*key.expire_at, k.hash, key.db});
+  if (type != NodeType::none && expires) {
+    if (type == NodeType::string) count_deadline(s, key.db, kNoDeadline, registers.deadline);
+    add_deadline(s, {registers.deadline, k.hash, key.db});
   }
   // The fields are yet to come.
   if (has_fields) {
     if (node->has_registers || stable() != std::numeric_limits<Version>::max())
       await(s, k, node, highest_version(s, key.db, *node));
+    return;
+  }
+  if (const FlushRegister flush = flushes_[key.db]; flush.version != 0) {
+    // A value at or below it may be kept by a newer deadline.
+    backend::Row row;
+    row.kind = backend::RowKind::flush;
+    row.db = key.db;
+    row.key = key.key;
+    row.version = flush.version;
+    Fold(*this, s, row, k.hash, flush.site).run_flush();
     return;
   }
   Node** link = table.find(k.hash, k.name);
@@ -137,21 +162,32 @@ void Keyspace::restore(const StoredField& field) {
   if (*link == nullptr || !(*link)->has_fields()) return;
   const bool is_set = (*link)->is_set();
   const bool was_there = holds_value(**link);
+  const Point flush = flushed(field.db);
   Point stands{field.version, field.site};
+  bool deleted = field.deleted;
   std::string value = is_set ? field.totals : field.value;
   if (std::optional<Counter> known = is_set ? std::nullopt : counter_of(field.totals, field.value)) {
     value = std::to_string(known->sum());
     const Registers registers = (*link)->registers();
     if (!known->base) stands = known->highest_write();
     const Point cut{registers.cut_version, site_id(registers.cut_site)};
-    if (!known->base && stands <= std::max(cut, flushed(field.db))) stands = {};
+    if (!known->base && stands <= std::max(cut, flush)) stands = {};
     s.counters.make(field.db, field.key).fields[field.field] = std::move(*known);
     (*link)->counted = true;
   }
   const SiteIndex site = stands.version == 0 ? SiteIndex{0} : site_index(stands.site);
-  *link = hash_write(s.heap, *link, {field.field, value, stands.version, site, field.deleted},
+  // The flush has ended older adds of a member whose newest one has outlived it.
+  if (is_set && !value.empty() && flush.version != 0) {
+    Dots dots(*this, {field.field, value, stands.version, site, deleted});
+    if (dots.drop_older(flush)) {
+      if (dots.empty()) return;
+      value = dots.text();
+      deleted = !dots.live();
+    }
+  }
+  *link = hash_write(s.heap, *link, {field.field, value, stands.version, site, deleted},
                      is_set ? kSetLimits : hash_limits_);
-  if (field.deleted) await(s, k, *link, (*link)->version);
+  if (deleted) await(s, k, *link, (*link)->version);
   if (was_there || !holds_value(**link)) return;
   sizes_[field.db].fetch_add(1, std::memory_order_relaxed);
   count_deadline(s, field.db, kNoDeadline, (*link)->deadline());

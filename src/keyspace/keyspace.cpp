@@ -245,10 +245,16 @@ void Keyspace::unpack_hash(const Key& key) {
 
 SiteIndex Keyspace::site_index(backend::SiteId site) {
   if (site == kEverySite) return kEverySiteIndex;
-  const std::size_t count = site_count_.load();
-  for (std::size_t i = 0; i < count; ++i) {
-    if (sites_[i] == site) return static_cast<SiteIndex>(i);
-  }
+  std::size_t count = 0;
+  const auto found = [&] {
+    for (; count < site_count_.load(); ++count) {
+      if (sites_[count] == site) return true;
+    }
+    return false;
+  };
+  if (found()) return static_cast<SiteIndex>(count);
+  const std::lock_guard lock(sites_mutex_);
+  if (found()) return static_cast<SiteIndex>(count);
   if (count == kEverySiteIndex)
     throw std::runtime_error("more than 254 other sites have written to this database");
   sites_[count] = site;

@@ -187,6 +187,7 @@ class Keyspace {
     Version version = 0;
     SiteIndex site = 0;
   };
+  Registers registers_of(const backend::StoredKey& key);
   void destroy(Shard& shard, Node* node);
   void destroy_key(Shard& shard, std::uint8_t db, Node** link);
   FoldResult fold_flush(const backend::Row& row, SiteIndex site);
@@ -212,6 +213,7 @@ class Keyspace {
     std::atomic<std::uint64_t> keys{0}, sum{0};
   };
   std::array<DeadlineTotals, kDatabaseCount> deadlines_;
+  std::mutex sites_mutex_;  // adding to the next two; what is there is read without it
   std::array<backend::SiteId, 256> sites_{};
   std::atomic<std::size_t> site_count_{1};
   std::atomic<Version> stable_{std::numeric_limits<Version>::max()};

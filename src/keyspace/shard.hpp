@@ -13,13 +13,14 @@
 
 #include <boost/unordered/unordered_flat_map.hpp>
 
+#include "backend/row.hpp"
 #include "src/keyspace/counters.hpp"
 #include "src/keyspace/node.hpp"
 #include "src/keyspace/table.hpp"
 
 namespace isthmus {
 
-inline constexpr std::size_t kDatabaseCount = 16;  // as Redis's default
+inline constexpr std::size_t kDatabaseCount = backend::kMaxDb + 1;
 inline constexpr std::size_t kShards = 256;
 static_assert(kShards == 256, "Table::index leaves out the eight bits that choose the shard");
 

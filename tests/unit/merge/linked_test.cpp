@@ -135,6 +135,73 @@ TEST_F(LinkedKeyspace, DoesNotTellAgainAfterItsStateHasBeenReadAnew) {
   EXPECT_FALSE(keyspace_.next_expired(keyspace_.shard({0, "k"}), 2000).has_value());
 }
 
+// A flush changes no record of the checkpoint: what it has ended still stands in that of a key which outlives
+// it.
+class RestoredBehindAFlush : public LinkedKeyspace {
+ protected:
+  static constexpr Version kFlush = 20;
+
+  /// Folds the rows, takes the records of the key, and folds the flush: what comes of the records behind it
+  /// must be what the flush has left.
+  void expect_what_it_left(const std::vector<Row>& rows, const std::string& before,
+                           const std::string& after) {
+    for (const Row& row : rows) fold(row);
+    EXPECT_EQ(text_of(keyspace_), before);
+    const Key key(0, "k");
+    restored_.set_site(1);
+    restored_.set_linked(true);
+    restored_.set_stable(0);
+    restored_.restore(backend::StoredFlush{0, kFlush, 2});
+    restored_.restore(keyspace_.stored(key));
+    if (const Node& node = *keyspace_.find_any(key); node.has_fields()) {
+      hash_for_each(node, true, [&](const FieldView& field) {
+        // Those are gone from the checkpoint.
+        if (field.version > kFlush) restored_.restore(keyspace_.stored(key, field.name));
+      });
+    }
+    Row flush = row_of(2, RowKind::flush, kFlush);
+    flush.key = {};
+    fold(flush);
+    EXPECT_EQ(text_of(keyspace_), after);
+    EXPECT_EQ(text_of(restored_), after);
+    EXPECT_EQ(registers_of(restored_), registers_of(keyspace_));
+    EXPECT_EQ(restored_.size(0), keyspace_.size(0));
+    EXPECT_EQ(restored_.keys_with_deadline(0), keyspace_.keys_with_deadline(0));
+  }
+  static Row with_deadline(Row row) {
+    row.expire_at = 5000;
+    return row;
+  }
+  Keyspace restored_;
+};
+
+TEST_F(RestoredBehindAFlush, AStringHasNoOlderDeadline) {
+  expect_what_it_left({with_deadline(row_of(1, RowKind::set, 10, "v")), row_of(1, RowKind::update, 30, "w")},
+                      "k=w@5000", "k=w");
+}
+
+TEST_F(RestoredBehindAFlush, ADeadlineKeepsNoOlderValue) {
+  expect_what_it_left({row_of(1, RowKind::set, 10, "v"), with_deadline(row_of(1, RowKind::expire, 30))},
+                      "k=v@5000", "");
+}
+
+TEST_F(RestoredBehindAFlush, AHashHasNoOlderDeadlineNorCut) {
+  expect_what_it_left({with_deadline(row_of(1, RowKind::set, 10, "v")),
+                       row_of(1, RowKind::hset, 15, "1", "f"), row_of(1, RowKind::hset, 30, "2", "g")},
+                      "k{f=1,g=2}@5000", "k{g=2}");
+}
+
+TEST_F(RestoredBehindAFlush, AMemberHasNoOlderAdds) {
+  Row removal = row_of(2, RowKind::srem, 35, {}, "m");
+  removal.count = {.base_version = 30, .base_site = 2};
+  expect_what_it_left({row_of(1, RowKind::sadd, 10, {}, "m"), row_of(2, RowKind::sadd, 30, {}, "m"), removal},
+                      "k{m}", "");
+}
+
+TEST_F(RestoredBehindAFlush, WhatIsNewerStays) {
+  expect_what_it_left({with_deadline(row_of(1, RowKind::set, 30, "v"))}, "k=v@5000", "k=v@5000");
+}
+
 class LinkedCommands : public testing::Test {
  protected:
   LinkedCommands() {
