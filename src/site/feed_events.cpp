@@ -100,7 +100,8 @@ void FeedReader::put_behind(std::function<void()> send, Journal::Deferral what) 
 // key has been told to be gone, or to be there, already.
 bool FeedReader::fits_own(std::string_view event, const Result& result) const {
   if (!keyspace_.linked()) return true;
-  if (event == "hdel") return result.existed || result.exists;
+  // These may have taken the last of the key.
+  if (event == "hdel" || event == "srem" || event == "spop") return result.existed || result.exists;
   return says_gone(event) != result.exists;
 }
 

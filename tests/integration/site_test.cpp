@@ -1,4 +1,5 @@
 // Several servers on one PostgreSQL act as one Redis: what one does the others show, whoever a client asks.
+#include <atomic>
 #include <csignal>
 #include <memory>
 #include <set>
@@ -233,6 +234,61 @@ TEST_F(Site, RaisesKeyspaceEventsOnEveryServer) {
     EXPECT_EQ(heard, expected);
     EXPECT_EQ(client->message_within(milliseconds(100)), std::nullopt);
   }
+}
+
+// Between linked sites the fold decides which events are told. Each of these takes the last of its key.
+TEST_F(Site, RaisesTheEventsOfWhatEmptiesAKeyOnEveryServerOfALinkedSite) {
+  Options linked = kPatient;
+  linked.insert(linked.end(), {"--site", "a", "--peer", "b=postgresql://127.0.0.1:1/nobody"});
+  const auto [writer, follower] = SiteFixture::writer_and_follower(url(), url(), linked);
+  Client commands(writer->port()), at_writer(writer->port()), at_follower(follower->port());
+  for (Client* client : {&at_writer, &at_follower}) client->subscribe("PSUBSCRIBE", {"__keyevent@*"});
+  for (const std::string key : {"s", "t", "u"}) commands.call({"SADD", key, "m"});
+  commands.call({"HSET", "h", "f", "1"});
+  commands.call({"SREM", "s", "m"});
+  commands.call({"SPOP", "t"});
+  commands.call({"SMOVE", "u", "v", "m"});
+  commands.call({"HDEL", "h", "f"});
+  commands.call({"SET", "end", "1"});
+  const auto told = [](Client& client) {
+    std::multiset<std::string> heard;
+    std::string last;
+    while (last != "__keyevent@0__:set end") {
+      const Message message = client.next_message();
+      last = message.channel + " " + message.payload;
+      heard.insert(last);
+    }
+    return heard;
+  };
+  const std::multiset<std::string> expected = told(at_writer);
+  EXPECT_EQ(expected.size(), 20U) << "six keys are new and filled; four are emptied, and gone";
+  EXPECT_EQ(told(at_follower), expected);
+}
+
+TEST_F(Site, ConfirmsASubscriptionBeforeItsMessages) {
+  const auto [writer, follower] = writer_and_follower();
+  constexpr int kBurst = 100, kRounds = 40, kNames = 300;
+  std::string burst;
+  for (int i = 0; i < kBurst; ++i) burst += resp::encode_request({"PUBLISH", "c0", "x"});
+  std::string subscribe = "SUBSCRIBE";
+  for (int i = 0; i < kNames; ++i) subscribe += " c" + std::to_string(i);
+  std::atomic<bool> done{false};
+  in_threads(2, [&, publishing = follower->port(), subscribing = writer->port()](int thread) {
+    if (thread == 0) {
+      Client publisher(publishing);
+      while (!done.load()) {
+        publisher.send_raw(burst);
+        for (int i = 0; i < kBurst; ++i) publisher.read();
+      }
+      return;
+    }
+    for (int round = 0; round < kRounds; ++round) {
+      Client subscriber(subscribing);
+      subscriber.send_raw(subscribe + "\r\n");
+      EXPECT_EQ(subscriber.read_any().items.at(0).text, "subscribe");
+    }
+    done.store(true);
+  });
 }
 
 TEST_F(Site, ShowsAnExecAsAWhole) {
