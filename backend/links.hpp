@@ -30,13 +30,15 @@ struct PeerRow {
   std::string name;      ///< as --peer says; the key
   SiteId id = 0;         ///< 0: never reached yet
   std::string conninfo;  ///< as the site's PostgreSQL reaches it. Secret: never in a log line or INFO
-  std::string slot;      ///< the slot at the peer through which we receive; empty: no link yet
+  /// The slot at the peer through which we receive; empty: no link yet, or the peer's state is to be copied
+  /// once more beside it.
+  std::string slot;
   // What the writer has found out last, for INFO # Sites on every server.
   std::string state;                 ///< up, down, seeding, refused, new
   std::string detail;                ///< why it is not up; empty if it is
   std::int64_t since_ms = 0;         ///< of that state: milliseconds since the Unix epoch
   std::int64_t clock_offset_ms = 0;  ///< the peer's database clock minus ours
-  std::int64_t lag_ms = 0;           ///< age of the newest frontier of the peer that is in our log
+  std::int64_t lag_ms = 0;           ///< so long ago we had certainly all that the peer had
   std::uint64_t lag_rows = 0;        ///< rows in the peer's log that we lack
   std::uint64_t slot_bytes = 0;      ///< WAL that our PostgreSQL keeps for the peer
   std::string slot_state;            ///< of that slot: wal_status, or empty if the peer has none here
@@ -108,7 +110,13 @@ class Links {
   virtual std::vector<PeerRow> peers() = 0;
   /// Writes one row of the table `peer`, new or not.
   virtual void put_peer(const PeerRow& peer) = 0;
-  /// Drops the subscription to a peer, the slots that are kept here for it, its frontiers and its row.
+  /// Writes what has been found out about a peer into its row. False, and nothing is written, if there is no
+  /// such row: it was forgotten, is reached by another conninfo now, or is another site.
+  virtual bool update_peer(const PeerRow& peer) = 0;
+  /// Drops the subscription to a peer, the slots that are kept here for it and its frontiers, and takes the
+  /// slots out of the rows of the others, whose states are to be copied once more. Its row stays.
+  virtual void expel_peer(const PeerRow& peer) = 0;
+  /// The same, and drops its row.
   virtual void forget_peer(const PeerRow& peer) = 0;
 
   /// Opens a session with a peer's database and checks that it is an Isthmus of our schema version whose

@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include <libpq-fe.h>
 #include <poll.h>
 
 #include "backend/postgresql_admin_sql.hpp"
@@ -77,6 +78,10 @@ class PostgresqlLinks final : public Links {
     return run([](PgConnection& session) { return read_peers(session); });
   }
   void put_peer(const PeerRow& peer) override;
+  bool update_peer(const PeerRow& peer) override;
+  void expel_peer(const PeerRow& peer) override {
+    run([&](PgConnection& session) { let_go(session, peer); });
+  }
   void forget_peer(const PeerRow& peer) override;
   std::unique_ptr<Peer> connect(const std::string& conninfo) override {
     return connect_postgresql_peer(conninfo, site_);
@@ -96,6 +101,7 @@ class PostgresqlLinks final : public Links {
  private:
   template <typename Body>
   auto run(const Body& body) -> decltype(body(std::declval<PgConnection&>()));
+  void let_go(PgConnection& session, const PeerRow& peer);
   static void drop_link(PgConnection& session, SiteId peer);
   static void drop_kept_slots(PgConnection& session, SiteId peer);
 
@@ -254,6 +260,16 @@ void PostgresqlLinks::name_site(const std::string& name) {
   });
 }
 
+/// $1 to $12, in the order of the columns.
+PgParams params_of(const PeerRow& peer) {
+  PgParams params;
+  params.add_text(peer.name).add(peer.id).add_text(peer.conninfo).add_text(peer.slot);
+  params.add_text(peer.state).add_text(peer.detail).add(peer.since_ms).add(peer.clock_offset_ms);
+  params.add(peer.lag_ms).add(static_cast<std::int64_t>(peer.lag_rows));
+  params.add(static_cast<std::int64_t>(peer.slot_bytes)).add_text(peer.slot_state);
+  return params;
+}
+
 void PostgresqlLinks::put_peer(const PeerRow& peer) {
   run([&](PgConnection& session) {
     session.exec(
@@ -267,31 +283,36 @@ void PostgresqlLinks::put_peer(const PeerRow& peer) {
         "clock_offset_ms = excluded.clock_offset_ms, lag_ms = excluded.lag_ms, lag_rows = excluded.lag_rows, "
         "slot_bytes = excluded.slot_bytes, slot_state = excluded.slot_state "
         "WHERE p IS DISTINCT FROM excluded",
-        PgParams()
-            .add_text(peer.name)
-            .add(peer.id)
-            .add_text(peer.conninfo)
-            .add_text(peer.slot)
-            .add_text(peer.state)
-            .add_text(peer.detail)
-            .add(peer.since_ms)
-            .add(peer.clock_offset_ms)
-            .add(peer.lag_ms)
-            .add(static_cast<std::int64_t>(peer.lag_rows))
-            .add(static_cast<std::int64_t>(peer.slot_bytes))
-            .add_text(peer.slot_state));
+        params_of(peer));
   });
+}
+
+bool PostgresqlLinks::update_peer(const PeerRow& peer) {
+  return run([&](PgConnection& session) {
+    const PgResult updated = session.exec(
+        "UPDATE isthmus.peer SET id = $2, slot = $4, state = $5, detail = $6, since = to_timestamp($7 / "
+        "1000.0), clock_offset_ms = $8, lag_ms = $9, lag_rows = $10, slot_bytes = $11, slot_state = $12 "
+        "WHERE name = $1 AND conninfo = $3 AND id IN (0, $2)",
+        params_of(peer));
+    return updated.affected() != 0;
+  });
+}
+
+void PostgresqlLinks::let_go(PgConnection& session, const PeerRow& peer) {
+  if (peer.id == 0) return;
+  drop_link(session, peer.id);
+  drop_kept_slots(session, peer.id);
+  session.exec("DELETE FROM isthmus.frontier WHERE site = $1 OR of_site = $1", PgParams().add(peer.id));
+  session.exec("UPDATE isthmus.peer SET slot = '' WHERE name <> $1", PgParams().add_text(peer.name));
+  connections_.erase(peer.id);
 }
 
 void PostgresqlLinks::forget_peer(const PeerRow& peer) {
   run([&](PgConnection& session) {
-    if (peer.id != 0) {
-      drop_link(session, peer.id);
-      drop_kept_slots(session, peer.id);
-      session.exec("DELETE FROM isthmus.frontier WHERE site = $1 OR of_site = $1", PgParams().add(peer.id));
-    }
+    let_go(session, peer);
     session.exec("DELETE FROM isthmus.peer WHERE name = $1", PgParams().add_text(peer.name));
-    connections_.erase(peer.id);
+    // Once more: a link that was just being made may have found its row still there.
+    if (peer.id != 0) drop_link(session, peer.id);
   });
 }
 
@@ -426,11 +447,24 @@ void PostgresqlLinks::drop_kept_slots(PgConnection& session, SiteId peer) {
   }
 }
 
+bool names_several_hosts(const std::string& conninfo) {
+  const std::unique_ptr<PQconninfoOption, void (*)(PQconninfoOption*)> list(
+      PQconninfoParse(conninfo.c_str(), nullptr), &PQconninfoFree);
+  for (const PQconninfoOption* at = list.get(); at != nullptr && at->keyword != nullptr; ++at) {
+    if (std::string_view(at->keyword) == "host" && at->val != nullptr)
+      return std::string_view(at->val).find(',') != std::string_view::npos;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::string link_conninfo(const std::string& conninfo) {
+  std::vector<std::pair<const char*, const char*>> defaults(kLinkDefaults.begin(), kLinkDefaults.end());
+  // As our own sessions have it: the slot is at the host that takes writes.
+  if (names_several_hosts(conninfo)) defaults.emplace_back("target_session_attrs", "read-write");
   try {
-    return complete_conninfo(conninfo, {kLinkDefaults.begin(), kLinkDefaults.end()});
+    return complete_conninfo(conninfo, defaults);
   } catch (const PgError& error) {
     throw LinkError(error.what());
   }

@@ -70,7 +70,8 @@ void isthmus_sites(Call& call) {
 }
 
 // ISTHMUS PEER FORGET name → OK. The peer's slot, subscription and claim on tombstones are dropped at this
-// site; what came from it stays. It must not be named by --peer any more.
+// site; what came from it stays, and what came from it to one of the other peers only is copied from there.
+// It must not be named by --peer any more.
 void isthmus_peer(Call& call) {
   if (!call.is(2, "forget")) {
     call.reply.error("ERR unknown subcommand. Try ISTHMUS PEER FORGET name");

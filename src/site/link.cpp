@@ -32,6 +32,8 @@ constexpr seconds kFeedPatience{60};
 // flush a row can be seen and be lost with the database, and a server that has seen it takes that for one
 // that went back.
 constexpr seconds kFarBehind{10}, kNearlyThere{2};
+// With fewer rows to come the link is not behind: the peer has only said no frontier for long.
+constexpr std::uint64_t kFarBehindRows = 1000;
 constexpr std::size_t kRowsATransaction = 10'000;
 constexpr std::size_t kBytesATransaction = 16U << 20U;
 
@@ -103,7 +105,7 @@ void Link::run() {
   milliseconds wait{0};
   while (pause(wait)) {
     wait = kRound;
-    if (!parts_.site.is_writer()) continue;
+    if (is_forgotten() || !parts_.site.is_writer()) continue;
     try {
       round();
     } catch (const LinkError& error) {
@@ -117,11 +119,11 @@ void Link::run() {
 void Link::abandon(const std::string& why) {
   peer_.reset();
   try {
-    if (!is_expelled()) say("down", why);
+    if (!is_expelled() && !is_forgotten()) say("down", why);
     expel_if_silent();
     save();
   } catch (const LinkError&) {
-    // Our own database is out of reach as well: that others say.
+    // Our own database is out of reach as well: that others say. Or the peer is not ours any more.
   }
   links_.reset();
 }
@@ -137,12 +139,13 @@ std::int64_t Link::silent_ms() const {
 // It has been away for longer than deletions are remembered. Whatever it has when it comes back is compared
 // as a whole, so nothing needs to be kept for it.
 void Link::expel_if_silent() {
-  if (links_ == nullptr || is_expelled()) return;
+  if (links_ == nullptr || is_expelled() || is_forgotten()) return;
   const std::int64_t silent_ms = this->silent_ms();
   if (silent_ms <= parts_.tombstone_retention_ms) return;
+  save();  // not one that was forgotten, and may have been added anew
   log_warning("A peer has been away for too long; it loses its slot and its claim on deletions",
               {{"peer", row_.name}, {"silent_s", silent_ms / 1000}});
-  links_->forget_peer(row_);
+  links_->expel_peer(row_);
   row_.slot.clear();
   row_.slot_bytes = 0;
   row_.slot_state.clear();
@@ -156,11 +159,13 @@ void Link::round() {
   const auto found = subscriptions.find(row_.id);
   const Subscription* subscription = found == subscriptions.end() ? nullptr : &found->second;
   if (const std::string why = broken(subscription); !why.empty()) {
-    copy_and_link(why);
+    if (Clock::now() >= next_copy_) copy_and_link(why);
     return;
   }
   if (must_copy_again()) {
-    copy_beside_stream("rows that this site had lost have come back since the last copy", false);
+    copy_beside_stream(row_.slot.empty() ? "another peer was given up, and may have reached only one of us"
+                                         : "rows that this site had lost have come back since the last copy",
+                       false);
     return;
   }
   watch(*subscription);
@@ -170,8 +175,14 @@ void Link::round() {
 }
 
 bool Link::must_copy_again() const {
-  return copied_at_ >= 0 && copied_at_ < parts_.freeze.returns() && own_rows_known_.load() &&
-         parts_.feed.gaps().empty();
+  const bool outdated = copied_at_ >= 0 && copied_at_ < parts_.freeze.returns();
+  if ((!outdated && !row_.slot.empty()) || !own_rows_known_.load()) return false;
+  // All that is still to come comes first; of a site that was given up nothing does.
+  const std::vector<backend::SiteId> peers = parts_.site.peer_ids();
+  const std::vector<Gap> gaps = parts_.feed.gaps();
+  return std::none_of(gaps.begin(), gaps.end(), [&](const Gap& gap) {
+    return std::find(peers.begin(), peers.end(), gap.site) != peers.end();
+  });
 }
 
 void Link::count_return() {
@@ -209,7 +220,7 @@ void Link::check_identity() {
   }
   if (row_.id == peer_->site()) return;
   row_.id = peer_->site();
-  links_->put_peer(row_);
+  save();
 }
 
 std::string Link::broken(const Subscription* subscription) {
@@ -222,7 +233,7 @@ std::string Link::broken(const Subscription* subscription) {
 
 void Link::watch(const Subscription& subscription) {
   const milliseconds lag{row_.lag_ms};
-  far_behind_ = lag >= kFarBehind || (far_behind_ && lag >= kNearlyThere);
+  far_behind_ = row_.lag_rows > kFarBehindRows && lag >= (far_behind_ ? kNearlyThere : kFarBehind);
   links_->update_subscription(row_, far_behind_);
   if (subscription.applying) {
     idle_since_ = Clock::now();
@@ -239,6 +250,12 @@ void Link::watch(const Subscription& subscription) {
     const std::int64_t now = wall_clock_ms() + parts_.site.clock_offset_ms() + row_.clock_offset_ms;
     row_.lag_ms = std::max<std::int64_t>(now - HybridClock::milliseconds(mine->second), 0);
   }
+  // A peer says no frontier while it has not asked one of its own peers for what it may have lost. All that
+  // it had at the last look is here all the same.
+  if (row_.lag_rows == 0) {
+    const auto since_look = std::chrono::duration_cast<milliseconds>(Clock::now() - compared_);
+    row_.lag_ms = std::min<std::int64_t>(row_.lag_ms, since_look.count());
+  }
 }
 
 void Link::compare() {
@@ -247,12 +264,14 @@ void Link::compare() {
   backend::Position end = 0;
   const auto subscriptions = links_->subscriptions();
   const auto subscription = subscriptions.find(row_.id);
+  const Clock::time_point now = Clock::now();
   const backend::Reaches theirs = peer_->reaches(end);
   if (subscription != subscriptions.end() && subscription->second.received > end) {
     copy_and_link("the peer's database went back in time");
     return;
   }
   row_.clock_offset_ms = peer_->clock_offset_ms() - parts_.site.clock_offset_ms();
+  compared_ = now;
   row_.lag_rows = 0;
   for (const auto& [origin, reach] : theirs) {
     const Seq mine = parts_.feed.last(origin);
@@ -400,7 +419,12 @@ void Link::say(const std::string& state, const std::string& detail) {
 
 void Link::save() {
   next_save_ = Clock::now() + kSave;
-  if (links_ != nullptr) links_->put_peer(row_);
+  if (links_ == nullptr || is_forgotten()) return;
+  // So the next writer knows of it too.
+  if (copy_asked_.load()) row_.slot.clear();
+  if (links_->update_peer(row_)) return;
+  forgotten_.store(true);
+  throw LinkError("the peer has been forgotten, or has another URL now");
 }
 
 CopiedRows::CopiedRows(backend::Links& links, OriginId lease)

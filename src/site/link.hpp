@@ -78,6 +78,11 @@ class Link {
   /// Whether nothing of this site's own that its database has lost is left to be fetched from this peer; and
   /// a peer that has never been reached has nothing. Any thread.
   bool knows_own_rows() const { return own_rows_known_.load(); }
+  /// Whether it has found its peer forgotten, or reached by another URL: it does nothing any more. Any
+  /// thread.
+  bool is_forgotten() const { return forgotten_.load(); }
+  /// The state of the peer is to be copied once more. Any thread.
+  void copy_again() { copy_asked_.store(true); }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -99,6 +104,7 @@ class Link {
   /// Fetches all these rows of a site from the peer's log.
   bool fetch(backend::SiteId site, const std::vector<Gap>& gaps);
   void say(const std::string& state, const std::string& detail);
+  /// Writes down what has been found out. Throws if the peer is none of this site's any more.
   void save();
   void wait_for(backend::OriginId origin, backend::Seq seq);
   void abandon(const std::string& why);
@@ -112,6 +118,7 @@ class Link {
   /// rows of this site that its own database may have lost.
   void copy_beside_stream(const std::string& why, bool own_rows);
   void begin_copy(const std::string& why);
+  void start_stream(const std::string& slot);
   void copy_state(bool own_rows, const std::function<void()>& start_stream);
 
   LinkParts parts_;
@@ -119,9 +126,12 @@ class Link {
   std::unique_ptr<backend::Links> links_;
   std::unique_ptr<backend::Peer> peer_;
   Clock::time_point next_compare_, next_save_, next_own_, idle_since_;
+  Clock::time_point compared_;   // row_.lag_rows is of then
+  Clock::time_point next_copy_;  // for a new link, not before
+  std::chrono::milliseconds copy_wait_{0};
   std::string said_state_, said_detail_;
   std::map<backend::OriginId, backend::Seq> fetched_;  // of this site's own rows: what the peer could give
-  std::atomic<bool> own_rows_known_;
+  std::atomic<bool> own_rows_known_, forgotten_{false}, copy_asked_{false};
   bool far_behind_ = false;
   int copied_at_ = -1;  // Freeze::returns when the peer's state was copied; -1: it was not
   std::mutex mutex_;

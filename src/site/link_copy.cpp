@@ -1,6 +1,7 @@
 // Copying the whole state of a peer: for a new link, for one that has lost rows which the peer's log does not
 // have any more, and for what this site itself has lost. PostgreSQL reports neither the loss nor its extent,
 // so everything is compared.
+#include <algorithm>
 #include <limits>
 
 #include "src/keyspace/difference.hpp"
@@ -19,6 +20,8 @@ using backend::Version;
 using std::chrono::seconds;
 
 constexpr seconds kProgress{5};
+// A copy is for nothing if the subscription cannot be made: the next one waits, and each longer.
+constexpr std::chrono::milliseconds kFirstWait{1000}, kLongestWait{60'000};
 /// Wins over every site at the same version: a deletion that nobody wrote, but that must have been.
 constexpr SiteId kNobody = std::numeric_limits<SiteId>::max();
 
@@ -154,6 +157,7 @@ class PeerState {
 
   void delete_if_lacking(const Key& key, CopiedRows& rows) {
     const Node* theirs = state_.find_any(key);
+    if (theirs != nullptr) take_back_deadline(key, *theirs, rows);
     if (theirs != nullptr && !theirs->has_fields()) return;
     backend::RowBatch mine;
     {
@@ -180,6 +184,26 @@ class PeerState {
       gone.site = kNobody;
       rows.add(gone);
     }
+  }
+
+  // The peer has seen our deadline of the key, has the key, and knows of no deadline: it was taken back.
+  void take_back_deadline(const Key& key, const Node& theirs, CopiedRows& rows) {
+    if (!has_content(theirs) || theirs.registers().expire_version != 0) return;
+    Registers mine;
+    SiteId site = 0;
+    {
+      const std::lock_guard lock(parts_.keyspace.shard(key).mutex);
+      if (const Node* node = parts_.keyspace.find_any(key)) mine = node->registers();
+      site = parts_.keyspace.site_id(mine.expire_site);
+    }
+    if (mine.deadline == kNoDeadline || mine.expire_version > reach_.said(peer_, site)) return;
+    Row none;
+    none.kind = RowKind::expire;
+    none.db = key.db;
+    none.key = key.name;
+    none.version = mine.expire_version;
+    none.site = kNobody;
+    rows.add(none);
   }
 
   // The same for one add of a member.
@@ -223,22 +247,42 @@ void Link::copy_and_link(const std::string& why) {
   links_->drop_subscription(row_.id);
   peer_->drop_slots({});
   const std::string slot = peer_->create_slot();
-  copy_state(false, [&] {
+  copy_state(false, [&] { start_stream(slot); });
+}
+
+// Who forgets the peer meanwhile cannot know of what is made here.
+void Link::start_stream(const std::string& slot) {
+  copy_wait_ = std::clamp(copy_wait_ * 2, kFirstWait, kLongestWait);
+  next_copy_ = Clock::now() + copy_wait_;
+  try {
+    save();
     links_->create_subscription(row_, slot);
+    copy_wait_ = {};
+    next_copy_ = {};
     row_.slot = slot;
     save();
-  });
+  } catch (const backend::LinkError&) {
+    if (is_forgotten()) {
+      links_->drop_subscription(row_.id);
+      peer_->drop_slots({});
+    }
+    throw;
+  }
 }
 
 // What the stream brings meanwhile is in the copy as well, or newer than it.
 void Link::copy_beside_stream(const std::string& why, bool own_rows) {
+  row_.slot.clear();  // until it is done, for the next writer
   begin_copy(why);
   const int returns = parts_.freeze.returns();
   copy_state(own_rows, [] {});
   copied_at_ = returns;
+  row_.slot = links_->subscriptions()[row_.id].slot;
+  save();
 }
 
 void Link::begin_copy(const std::string& why) {
+  copy_asked_.store(false);
   say("seeding", why);
   save();
 }

@@ -69,6 +69,7 @@ void LinkKeeper::run() {
 void LinkKeeper::round() {
   if (!parts_.site.is_writer()) {
     end_links();
+    peers_.clear();
     session_.reset();
     prepared_ = false;
     commit_interval_ = microseconds{0};
@@ -106,10 +107,16 @@ void LinkKeeper::follow_peers() {
   const std::vector<PeerRow> peers = session_->peers();
   parts_.site.set_peers(peers);
   std::erase_if(links_, [&](const auto& link) {
-    return std::none_of(peers.begin(), peers.end(), [&](const PeerRow& peer) {
-      return peer.name == link.first && peer.conninfo == link.second.first;
-    });
+    return link.second.second->is_forgotten() ||
+           std::none_of(peers.begin(), peers.end(), [&](const PeerRow& peer) {
+             return peer.name == link.first && peer.conninfo == link.second.first;
+           });
   });
+  // What that site gave one of us only nobody passes on: the others find it in that one's state.
+  if (has_given_up(peers)) {
+    for (const auto& [name, link] : links_) link.second->copy_again();
+  }
+  peers_ = peers;
   for (const PeerRow& peer : peers) {
     auto& [conninfo, link] = links_[peer.name];
     if (link != nullptr) continue;
@@ -121,6 +128,17 @@ void LinkKeeper::follow_peers() {
                   {{"peer", peer.name}});
     }
   }
+}
+
+// Whether a site has been forgotten or expelled since the last round.
+bool LinkKeeper::has_given_up(const std::vector<PeerRow>& peers) const {
+  return std::any_of(peers_.begin(), peers_.end(), [&](const PeerRow& before) {
+    if (before.id == 0) return false;
+    const auto now = std::find_if(peers.begin(), peers.end(),
+                                  [&](const PeerRow& peer) { return peer.name == before.name; });
+    if (now == peers.end() || now->id != before.id) return true;
+    return now->state == kExpelledPeer && before.state != kExpelledPeer;
+  });
 }
 
 // A peer's PostgreSQL applies commit by commit, and each costs it as much as some twenty rows. While one that

@@ -33,6 +33,7 @@ class LinkKeeper {
   void round();
   void add_options();
   void follow_peers();
+  bool has_given_up(const std::vector<backend::PeerRow>& peers) const;
   void end_links();
   void log_frontier();
   void set_pace();
@@ -45,6 +46,7 @@ class LinkKeeper {
   std::unique_ptr<backend::Links> session_;
   bool prepared_ = false;                                                       // the options are in SQL
   std::map<std::string, std::pair<std::string, std::unique_ptr<Link>>> links_;  // by name: conninfo, link
+  std::vector<backend::PeerRow> peers_;                                         // a round ago
   std::string trouble_;
   std::mutex mutex_;
   std::condition_variable stop_asked_;

@@ -25,6 +25,7 @@ namespace isthmus::backend::test {
 namespace {
 
 using isthmus::test::PostgresCluster;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -345,6 +346,11 @@ TEST(PostgresqlLinksTest, CompletesConnectionStrings) {
   EXPECT_THAT(whole, HasSubstr("tcp_user_timeout='4000'"));
   EXPECT_THAT(whole, HasSubstr("options='-c wal_sender_timeout=60s -c tcp_user_timeout=4000"));
   EXPECT_THAT(link_conninfo("host=h options='-c statement_timeout=0'"), Not(HasSubstr("wal_sender")));
+  // Of several hosts the one that takes writes is meant.
+  EXPECT_THAT(whole, Not(HasSubstr("target_session_attrs")));
+  EXPECT_THAT(link_conninfo("postgresql://u@h1:1,h2:2/d"), HasSubstr("target_session_attrs='read-write'"));
+  EXPECT_THAT(link_conninfo("host=h1,h2 target_session_attrs=any"),
+              AllOf(HasSubstr("target_session_attrs='any'"), Not(HasSubstr("read-write"))));
 }
 
 TEST(PostgresqlLinksTest, ChangesAConnectionOnlyWhenItMust) {
@@ -439,6 +445,42 @@ TEST(PostgresqlLinksTest, RemembersItsPeersAndItsName) {
   EXPECT_TRUE(a.links->subscriptions().empty());
   EXPECT_TRUE(a.links->kept_slots().empty()) << "although it was in use";
   EXPECT_EQ(a.integer("SELECT count(*) FROM isthmus.frontier"), 1);
+}
+
+// Nor does who still works for a peer bring it back.
+TEST(PostgresqlLinksTest, WritesNothingOfAPeerThatIsNotThisOne) {
+  SiteDatabase a;
+  const auto rows = [&] {
+    return a.cluster().sql("SELECT name, id, conninfo, slot, state FROM isthmus.peer ORDER BY name");
+  };
+  PeerRow peer;
+  peer.name = "b";
+  peer.conninfo = "host=new";
+  peer.state = "new";
+  EXPECT_FALSE(a.links->update_peer(peer));
+  a.links->put_peer(peer);
+  peer.id = 7;
+  peer.slot = "slot";
+  peer.state = "up";
+  EXPECT_TRUE(a.links->update_peer(peer));
+  PeerRow other = peer;
+  other.state = "down";
+  other.conninfo = "host=old";
+  EXPECT_FALSE(a.links->update_peer(other));
+  other.conninfo = peer.conninfo;
+  other.id = 8;
+  EXPECT_FALSE(a.links->update_peer(other));
+  EXPECT_THAT(rows(), ElementsAre("b|7|host=new|slot|up"));
+  PeerRow lost = peer;
+  lost.name = "c";
+  lost.id = 9;
+  a.links->put_peer(lost);
+  a.links->expel_peer(lost);
+  EXPECT_THAT(rows(), ElementsAre("b|7|host=new||up", "c|9|host=new|slot|up"));
+  EXPECT_TRUE(a.links->update_peer(lost)) << "it may come back";
+  a.links->forget_peer(lost);
+  EXPECT_FALSE(a.links->update_peer(lost));
+  EXPECT_THAT(rows(), ElementsAre("b|7|host=new||up"));
 }
 
 TEST(PostgresqlLinksTest, NamesWhatKeepsPostgresqlFromLinking) {

@@ -1,4 +1,5 @@
 // Sites that are linked by PostgreSQL: each goes on alone, and all are whole again when the links are.
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -67,6 +68,20 @@ class Sites : public SiteFixture {
   std::string state_of(std::size_t at, std::size_t peer) {
     Client client(places_[at].server->port());
     return info_field(client, "sites", "peer_" + places_[peer].name).value_or("");
+  }
+  std::int64_t lag_ms(std::size_t at, std::size_t peer) {
+    const std::string state = state_of(at, peer);
+    const std::size_t lag = state.find("lag_ms=");
+    return lag == std::string::npos ? -1 : std::stoll(state.substr(lag + 7));
+  }
+  // A server that is not told of the peers can be told to forget one.
+  std::string forget(std::size_t at, std::initializer_list<std::size_t> peers) {
+    Server& server = add_server(places_[at].cluster->url(), options(at, {}));
+    Client client(server.port());
+    std::string answers;
+    for (const std::size_t peer : peers)
+      answers += show(client.call({"ISTHMUS", "PEER", "FORGET", places_[peer].name})) + "\n";
+    return answers;
   }
   bool is_up(std::size_t at, std::size_t peer) { return state_of(at, peer).starts_with("state=up"); }
   std::uint64_t count(std::size_t at, const std::string& name) {
@@ -447,6 +462,123 @@ TEST_F(Sites, ForgetAPeer) {
   EXPECT_EQ(show(client.call({"ISTHMUS", "PEER", "FORGET", "b"})), "OK");
   EXPECT_EQ(places_[0].cluster->value("SELECT count(*) FROM isthmus.peer"), "0");
   EXPECT_EQ(places_[0].cluster->value("SELECT count(*) FROM pg_subscription"), "0");
+}
+
+// The writer, which still works for them, makes nothing of them anew: neither of one that it can reach nor of
+// one that it cannot.
+TEST_F(Sites, ForgetPeersForGood) {
+  link(3);
+  cut(0, 2);
+  EXPECT_TRUE(eventually([&] { return state_of(0, 2).starts_with("state=down"); }, kLinkPatience));
+  // Its server would make its own link to the first site anew. The database is there.
+  places_[1].server->kill_now();
+  const auto slots = [&] {
+    return places_[1].cluster->sql(
+        "SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE 'isthmus_link_%' ORDER BY "
+        "slot_name COLLATE \"C\"");
+  };
+  const std::vector<std::string> before = slots();
+  EXPECT_EQ(forget(0, {1, 2}), "OK\nOK\n");
+  const auto left = [&] {
+    return places_[0].cluster->value(
+        "SELECT (SELECT count(*) FROM isthmus.peer) + (SELECT count(*) FROM pg_subscription) + (SELECT "
+        "count(*) FROM pg_replication_slots WHERE slot_name LIKE 'isthmus_link_%')");
+  };
+  EXPECT_FALSE(eventually([&] { return left() != "0"; }, milliseconds(6000))) << places_[0].server->log();
+  EXPECT_EQ(state_of(0, 1) + state_of(0, 2), "");
+  const std::vector<std::string> after = slots();
+  EXPECT_TRUE(std::includes(before.begin(), before.end(), after.begin(), after.end()))
+      << places_[0].server->log();
+}
+
+// What a site had given only one of the others before it was lost, a write and a deletion.
+TEST_F(Sites, GiveEachOtherWhatALostOneHasLeft) {
+  link(3);
+  EXPECT_EQ(call(0, {"SET", "gone", "1"}), "OK");
+  expect_everywhere({"GET", "gone"}, "\"1\"");
+  cut(1, 2);
+  EXPECT_EQ(call(2, {"SET", "left", "1"}), "OK");
+  EXPECT_EQ(call(2, {"DEL", "gone"}), "(integer) 1");
+  EXPECT_TRUE(eventually([&] { return call(0, {"GET", "gone"}) == "(nil)"; }, kLinkPatience));
+  EXPECT_EQ(call(0, {"GET", "left"}), "\"1\"");
+  EXPECT_EQ(call(1, {"GET", "left"}), "(nil)");
+  places_[2].server->kill_now();
+  places_[2].cluster->stop("immediate");
+  EXPECT_EQ(forget(0, {2}), "OK\n");
+  EXPECT_EQ(forget(1, {2}), "OK\n");
+  places_.pop_back();
+  expect_everywhere({"GET", "left"}, "\"1\"");
+  expect_everywhere({"GET", "gone"}, "(nil)");
+  EXPECT_TRUE(eventually([&] { return all_equal(); }, kLinkPatience));
+}
+
+// A site that was restored has a deadline that its peer has taken back, so long ago that it knows of none.
+TEST_F(Sites, TakeBackADeadlineOfWhichThePeerKnowsNothing) {
+  constexpr milliseconds kForgetting{90'000};
+  link(2);
+  EXPECT_EQ(call(0, {"SET", "k", "v", "EX", "1000"}), "OK");
+  expect_everywhere({"GET", "k"}, "\"v\"");
+  // A checkpoint needs something to write.
+  const auto stored = [&](std::size_t site, const std::string& condition) {
+    call(site, {"SET", "other", "1"});
+    return places_[site].cluster->value("SELECT count(*) FROM isthmus.entry WHERE key = 'k' AND " +
+                                        condition) == "1";
+  };
+  ASSERT_TRUE(eventually([&] { return stored(0, "expire_at IS NOT NULL"); }, kLinkPatience));
+  places_[0].cluster->sql("CREATE TABLE backup AS SELECT * FROM isthmus.entry WHERE key = 'k'");
+  EXPECT_EQ(call(1, {"PERSIST", "k"}), "(integer) 1");
+  expect_everywhere({"TTL", "k"}, "(integer) -1");
+  for (const std::size_t site : {0U, 1U}) {
+    ASSERT_TRUE(eventually([&] { return stored(site, "expire_version = 0"); }, kForgetting));
+  }
+  cut(0, 1);
+  places_[0].server->kill_now();
+  places_[0].cluster->sql(
+      "DELETE FROM isthmus.entry WHERE key = 'k'; INSERT INTO isthmus.entry SELECT * FROM backup");
+  drop_kept_slots(1);
+  heal(0, 1);
+  places_[0].server->start();
+  expect_everywhere({"TTL", "k"}, "(integer) -1");
+  expect_everywhere({"GET", "k"}, "\"v\"");
+}
+
+// While one site is away, a new writer at another says no frontier: the one that is away may have rows that
+// it lacks. Those who receive all from it are not behind.
+TEST_F(Sites, ShowNoLagWhileNothingIsMissing) {
+  link(3);
+  places_[2].server->kill_now();
+  places_[2].cluster->stop("immediate");
+  places_[0].server->kill_now();
+  places_[0].server->start();
+  EXPECT_TRUE(eventually([&] { return call(0, {"SET", "k", "v"}) == "OK"; }, kLinkPatience));
+  EXPECT_TRUE(eventually([&] { return call(1, {"GET", "k"}) == "\"v\""; }, kLinkPatience));
+  EXPECT_FALSE(eventually([&] { return lag_ms(1, 0) >= 10'000; }, milliseconds(15'000))) << state_of(1, 0);
+  EXPECT_TRUE(is_up(1, 0)) << state_of(1, 0);
+}
+
+// A state is not copied again and again for a link that PostgreSQL refuses to make.
+TEST_F(Sites, CopyLessAndLessOftenWithoutASubscription) {
+  prepare(2);
+  places_[0].cluster->sql(
+      "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'none today'; END "
+      "$$; CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('CREATE SUBSCRIPTION') EXECUTE "
+      "FUNCTION refuse()");
+  serve(1, {0});
+  serve(0, {1});
+  EXPECT_TRUE(
+      eventually([&] { return state_of(0, 1).find("none today") != std::string::npos; }, kLinkPatience))
+      << state_of(0, 1);
+  const auto copies = [&] {
+    const std::string log = places_[0].server->log(), line = "The state of a peer is being copied";
+    int found = 0;
+    for (std::size_t at = log.find(line); at != std::string::npos; at = log.find(line, at + 1)) ++found;
+    return found;
+  };
+  // 1, 2 and 4 seconds after the one before.
+  EXPECT_FALSE(eventually([&] { return copies() > 5; }, milliseconds(12'000))) << places_[0].server->log();
+  EXPECT_GE(copies(), 2);
+  places_[0].cluster->sql("DROP EVENT TRIGGER refuse");
+  expect_linked({0, 1});
 }
 
 }  // namespace
