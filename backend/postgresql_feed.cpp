@@ -95,7 +95,7 @@ class PostgresqlFeed final : public Feed {
   LeaseRow newest_lease() override {
     return guarded([&] { return reads().newest_lease(); });
   }
-  std::vector<InboxRow> read_inbox() override {
+  InboxWindow read_inbox() override {
     return guarded([&] { return reads().read_inbox(); });
   }
   void stream(FeedSink& sink, milliseconds patience) override {

@@ -137,8 +137,8 @@ void FeedReads::read_all(LoadSink& sink, bool with_messages) {
 void FeedReads::read_mark(LoadSink& sink) {
   const PgResult flushes = connection_.exec("SELECT db, version, site FROM isthmus.flush");
   for (int i = 0; i < flushes.rows(); ++i) {
-    sink.flushed({static_cast<std::uint8_t>(flushes.integer(i, 0)),
-                  static_cast<Version>(flushes.integer(i, 1)), flushes.integer(i, 2)});
+    sink.flushed({checked_database(flushes.integer(i, 0)), static_cast<Version>(flushes.integer(i, 1)),
+                  flushes.integer(i, 2)});
   }
   for (const StoredFrontier& frontier : read_frontiers(connection_)) sink.frontier(frontier);
 }
@@ -150,7 +150,7 @@ void FeedReads::read_keys(LoadSink& sink) {
       "expire_version, expire_site, value, totals FROM isthmus.entry) TO STDOUT (FORMAT binary)");
   StoredKey key;
   while (reader.next()) {
-    key.db = static_cast<std::uint8_t>(reader->integer(0));
+    key.db = checked_database(reader->integer(0));
     key.key = reader->bytes(1);
     key.type = stored_type(reader->bytes(2));
     key.version = static_cast<Version>(reader->integer(3));
@@ -187,7 +187,7 @@ void FeedReads::read_fields(LoadSink& sink) {
   std::set<std::pair<std::uint8_t, std::string>> orphans;
   StoredField field;
   while (reader.next()) {
-    field.db = static_cast<std::uint8_t>(reader->integer(0));
+    field.db = checked_database(reader->integer(0));
     field.key = reader->bytes(1);
     field.field = reader->bytes(2);
     field.version = static_cast<Version>(reader->integer(3));
@@ -372,21 +372,31 @@ std::vector<StoredFrontier> read_frontiers(PgConnection& connection) {
   return frontiers;
 }
 
-std::vector<InboxRow> FeedReads::read_inbox() {
-  std::vector<InboxRow> inbox;
-  CopyReader reader(connection_,
-                    "COPY (SELECT id, op, db, key, field, value, expire_at FROM isthmus.inbox ORDER BY id) "
-                    "TO STDOUT (FORMAT binary)");
+// Whoever loads a million rows by SQL gets them done piece by piece. The first row is among them, whatever
+// its size.
+InboxWindow FeedReads::read_inbox() {
+  constexpr std::size_t kRows = 5000, kBytes = std::size_t{16} << 20;
+  InboxWindow inbox;
+  CopyReader reader(
+      connection_,
+      "COPY (SELECT id, op, db, key, field, value, expire_at FROM (SELECT *, sum(length(key) + "
+      "coalesce(length(field), 0) + coalesce(length(value), 0)) OVER (ORDER BY id ROWS BETWEEN UNBOUNDED "
+      "PRECEDING AND 1 PRECEDING) AS before FROM (SELECT * FROM isthmus.inbox ORDER BY id LIMIT " +
+          std::to_string(kRows) + ") first) piece WHERE coalesce(before, 0) < " + std::to_string(kBytes) +
+          " ORDER BY id) TO STDOUT (FORMAT binary)");
+  std::size_t bytes = 0;
   while (reader.next()) {
-    InboxRow& row = inbox.emplace_back();
+    InboxRow& row = inbox.rows.emplace_back();
     row.id = reader->integer(0);
     row.op = reader->bytes(1);
-    row.db = static_cast<std::uint8_t>(reader->integer(2));
+    row.db = checked_database(reader->integer(2));
     row.key = reader->bytes(3);
     row.field = reader->bytes(4);
     row.value = reader->bytes(5);
     row.expire_at = integer_or_none(reader, 6);
+    bytes += row.key.size() + row.field.size() + row.value.size();
   }
+  inbox.more = inbox.rows.size() == kRows || bytes >= kBytes;
   return inbox;
 }
 

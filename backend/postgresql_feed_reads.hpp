@@ -37,7 +37,7 @@ class FeedReads {
   bool read_missing(const Vector& known, FeedSink& sink);
   const Vector& last_seqs() const { return last_seqs_; }
   const LeaseRow& newest_lease() const { return newest_lease_; }
-  std::vector<InboxRow> read_inbox();
+  InboxWindow read_inbox();
 
  private:
   struct Progress {

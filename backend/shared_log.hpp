@@ -59,6 +59,12 @@ struct FeedError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// Rows of the inbox, and whether there may be more behind them.
+struct InboxWindow {
+  std::vector<InboxRow> rows;
+  bool more = false;
+};
+
 /// What a feed shows of the log.
 enum class FeedScope : std::uint8_t {
   everything,
@@ -90,8 +96,8 @@ class Feed {
   virtual Vector last_seqs() = 0;
   /// The newest lease row, in the snapshot of the last read: the row itself may have been cut from the log.
   virtual LeaseRow newest_lease() = 0;
-  /// All rows of the inbox, in the order of their ids.
-  virtual std::vector<InboxRow> read_inbox() = 0;
+  /// The first rows of the inbox, in the order of their ids: some thousand, or a few mebibytes.
+  virtual InboxWindow read_inbox() = 0;
   /// Waits up to `patience` for something to come, and hands out all that is there. Answers keep-alives and
   /// reports what has been handed out as flushed.
   virtual void stream(FeedSink& sink, std::chrono::milliseconds patience) = 0;

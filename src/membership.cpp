@@ -52,7 +52,11 @@ void Membership::connect_parts(Checkpointer& checkpointer) {
       .answered = [this](std::uint64_t request,
                          std::string_view reply) { forwarder_.answered(request, reply); },
       .applied = [this](backend::OriginId lease, backend::Seq seq) { forwarder_.applied(lease, seq); },
-      .missed_rows = [this] { forwarder_.missed_rows(); },
+      .missed_rows =
+          [this] {
+            forwarder_.missed_rows();
+            lease_.missed_rows();
+          },
       .inbox = [this](const backend::InboxRow& row) { inbox_.take(row); },
       .subscribers = [this](const backend::Row& row) { announcer_.take(row); },
       .seen =

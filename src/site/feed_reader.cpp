@@ -25,6 +25,8 @@ constexpr backend::Seq kEverySeq = std::numeric_limits<std::int64_t>::max();  //
 // anyway.
 constexpr milliseconds kInboxPeriod{1000};
 constexpr milliseconds kInboxPatience{2};
+// How long until a look whether a piece of the inbox has been committed, if there are more pieces.
+constexpr milliseconds kInboxPieceWait{20};
 constexpr int kInboxTries = 20;
 // How often a look is taken at what all sites have said.
 constexpr milliseconds kLinksPeriod{200};
@@ -171,21 +173,26 @@ bool FeedReader::misses_rows() const {
 void FeedReader::restart() {
   feed_ = site_.log().open_feed();
   scope_ = site_.is_writer() ? backend::FeedScope::others : backend::FeedScope::everything;
-  site_.set_feed_position(feed_->begin(scope_));
+  begun_at_ = feed_->begin(scope_);
   forget_group();
 }
 
 // Continues where the last feed broke. What is not in the log any more is not missed: then the state is read
-// as a whole.
+// as a whole; not under a writer, whose clients' writes would go on meanwhile and be gone with the exchange.
 void FeedReader::begin() {
   const LeaseStamp held{lease_, reach_.last(lease_)};
   restart();
   site_.stats().feed_restarts.fetch_add(1);
   if (feed_->read_missing(vector(), *this)) {
     check_direction(held);
+  } else if (site_.is_writer()) {
+    hooks_.missed_rows();
+    throw backend::FeedError("rows that this writer has not read were cut from the log");
   } else {
     rebuild_now();
   }
+  // Not before: what is below it has only now been read.
+  site_.set_feed_position(begun_at_);
   tell_applied();
   if (!outage_.empty()) log_info("The change feed is up again", {{"position", site_.feed_position()}});
   outage_.clear();
@@ -212,7 +219,7 @@ void FeedReader::check_direction(const LeaseStamp& held) {
   const backend::Vector in_log = feed_->last_seqs();
   if (!went_back(in_log)) return;
   log_warning("The database went back in time: it lacks rows that this server has seen");
-  // Said once: the rows do not come back under these numbers.
+  // Said once. Messages may come back under these numbers: see publish_once.
   {
     const std::lock_guard lock(reach_mutex_);
     for (const auto& [origin, seq] : in_log) reach_.lower(origin, seq);
@@ -246,6 +253,7 @@ void FeedReader::rebuild_now() {
   Reach reach(site_.log().site());
   read_all(fresh, reach);
   replace_state(fresh, complete ? nullptr : &reach);
+  site_.set_feed_position(begun_at_);
   site_.set_feed_healthy(true);
 }
 
@@ -255,6 +263,8 @@ void FeedReader::replace_state(Keyspace& fresh, const Reach* reach) {
     all.set();
     ShardLocks locks;
     locks.lock(keyspace_.shards(), all);
+    // It may have become the writer since, or again, and what was read is older than its writes.
+    if (site_.is_writer()) throw backend::FeedError("the state of a writer is not exchanged");
     if (reach != nullptr && pubsub_.has_subscribers()) {
       // Its rows cannot be read any more, so what they made of each key is all there is to tell.
       tell_difference(
@@ -286,7 +296,9 @@ backend::RowBatch FeedReader::compare_now() {
   Reach reach(site_.log().site());
   read_all(in_log, reach);
   backend::RowBatch rows;
-  if (!feed_->read_missing(vector(), *this)) {
+  const bool complete = feed_->read_missing(vector(), *this);
+  site_.set_feed_position(begun_at_);
+  if (!complete) {
     // Away for longer than the log reaches back: nobody can tell what is beyond the log and what is old.
     replace_state(in_log, &reach);
     return rows;
@@ -304,23 +316,37 @@ bool FeedReader::inbox_due() {
   if (!site_.is_writer()) {
     inbox_taken_.clear();
     inbox_announced_.clear();
+    inbox_has_more_ = false;
     next_inbox_ = {};
     return false;
   }
-  return !inbox_announced_.empty() || std::chrono::steady_clock::now() >= next_inbox_;
+  const bool announced = !inbox_announced_.empty() && !inbox_has_more_;
+  return announced || std::chrono::steady_clock::now() >= next_inbox_;
 }
 
 void FeedReader::take_inbox() {
   next_inbox_ = std::chrono::steady_clock::now() + kInboxPeriod;
   boost::unordered_flat_set<std::int64_t> present;
-  for (const backend::InboxRow& row : feed_->read_inbox()) {
+  bool found = false;
+  const backend::InboxWindow window = feed_->read_inbox();
+  for (const backend::InboxRow& row : window.rows) {
     present.insert(row.id);
     inbox_announced_.erase(row.id);
     if (!inbox_taken_.insert(row.id).second) continue;
+    found = true;
     site_.stats().inbox_rows.fetch_add(1, std::memory_order_relaxed);
     hooks_.inbox(row);
   }
-  boost::unordered::erase_if(inbox_taken_, [&](std::int64_t id) { return !present.contains(id); });
+  // What is behind them is shown when these are done.
+  const std::int64_t last = window.more ? window.rows.back().id : std::numeric_limits<std::int64_t>::max();
+  boost::unordered::erase_if(inbox_taken_,
+                             [&](std::int64_t id) { return id <= last && !present.contains(id); });
+  inbox_has_more_ = window.more;
+  if (window.more) {
+    next_inbox_ = std::chrono::steady_clock::now() + (found ? milliseconds{0} : kInboxPieceWait);
+    inbox_tries_ = 0;
+    return;
+  }
   // What still is not there has been done already, or its commit takes long: then the next look finds it.
   if (inbox_announced_.empty() || ++inbox_tries_ >= kInboxTries) {
     inbox_announced_.clear();
@@ -378,15 +404,35 @@ void FeedReader::row(const Row& row) {
     return;
   }
   note_seen(row);
+  if (!late_.empty()) note_age(row);
   if (!backend::is_state(row.kind) && !backend::is_message(row.kind)) return;
   saw_foreign_state_ |= row.origin != lease_ && backend::is_state(row.kind);
   if (backend::is_message(row.kind) && row.group_end && group_.empty()) {
-    publish(row);
+    publish_once(row);
     if (row.requester == site_.server()) hooks_.answered(row.request, row.reply);
     return;
   }
   group_.append(row);
   if (row.group_end) apply_group();
+}
+
+// Whether the rows of a site are young again its messages and frontiers tell too. (A change of the state
+// tells it when it is folded.)
+void FeedReader::note_age(const Row& row) {
+  const auto late = late_.find(row.site);
+  if (late == late_.end() || row.copied || backend::is_state(row.kind)) return;
+  const bool message = backend::is_message(row.kind);
+  late->second.fresh |= is_fresh(message ? row.sent_at : HybridClock::milliseconds(row.version), row.site);
+}
+
+// A message that the database had lost comes back from a peer under the number that it had. Who has read it
+// before it was lost does not hand it out again.
+void FeedReader::publish_once(const Row& row) {
+  if (row.seq > reach_.lost(row.origin)) {
+    publish(row);
+  } else {
+    site_.stats().repeated_rows.fetch_add(1, std::memory_order_relaxed);
+  }
 }
 
 void FeedReader::show_lease(const Row& row) {
@@ -440,7 +486,7 @@ void FeedReader::apply_group() {
       if (backend::is_state(row.kind)) results_[i] = fold_row(row);
     }
     for (std::size_t i = 0; i < group_.size(); ++i) {
-      backend::is_message(group_[i].kind) ? publish(group_[i]) : raise_events(i);
+      backend::is_message(group_[i].kind) ? publish_once(group_[i]) : raise_events(i);
     }
   }
   const Row last = group_[group_.size() - 1];

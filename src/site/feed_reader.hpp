@@ -36,7 +36,9 @@ class FeedReader final : private backend::FeedSink {
     std::function<void(const backend::Row&)> lease;                 ///< a lease row
     std::function<void(std::uint64_t, std::string_view)> answered;  ///< a request of this server, its reply
     std::function<void(backend::OriginId, backend::Seq)> applied;   ///< the current lease, up to here
-    std::function<void()> missed_rows;  ///< rows of this site were cut from the log before they were read
+    /// Rows of this site were cut from the log before they were read: the state has been read anew, or will
+    /// be when this server is not the writer any more.
+    std::function<void()> missed_rows;
     std::function<void(const backend::InboxRow&)> inbox;   ///< only while this is the writer
     std::function<void(const backend::Row&)> subscribers;  ///< what another server has just announced
     std::function<void(const backend::Vector&)> seen;      ///< highest seqs of others' rows
@@ -129,6 +131,8 @@ class FeedReader final : private backend::FeedSink {
   void apply_group();
   void forget_group();
   void lock_group(ShardLocks& locks);
+  void note_age(const backend::Row& row);
+  void publish_once(const backend::Row& row);
   void publish(const backend::Row& row);
   void deliver_message(const backend::Row& row);
   bool may_leave() const { return behind_.load() == 0 && hooks_.may_leave(); }
@@ -171,6 +175,8 @@ class FeedReader final : private backend::FeedSink {
   boost::unordered_flat_set<std::int64_t> inbox_announced_;  // by the stream, and not seen in the table yet
   boost::unordered_flat_set<std::int64_t> inbox_taken_;      // evaluated, and not seen to be gone yet
   std::chrono::steady_clock::time_point next_inbox_;
+  bool inbox_has_more_ = false;     // than a look shows
+  backend::Position begun_at_ = 0;  // where the stream begins
   int inbox_tries_ = 0;
   std::string outage_;  // why the feed is down; empty if it is not
 

@@ -162,7 +162,7 @@ void Journal::Group::add_event(std::uint8_t db, std::string_view key, std::strin
 
 void Journal::Group::stamp_inbox(std::int64_t id) {
   hold();
-  journal_->open_.inbox.push_back(id);
+  journal_->open_.inbox.push_back({id, journal_->open_.rows.size()});
 }
 
 void Journal::Group::answer(backend::OriginId requester, std::uint64_t request, std::string_view reply) {
@@ -261,7 +261,7 @@ bool Journal::append_committing() {
   last_commit_ = begin;
   try {
     if (lease_keeper_ != nullptr) {
-      lease_keeper_->append(committing_.rows, committing_.inbox);
+      lease_keeper_->append(committing_.rows, committing_.inbox_ids());
     } else {
       log_.append(committing_.rows);
     }

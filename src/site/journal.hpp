@@ -175,12 +175,20 @@ class Journal {
     Deferral what;
     Waiting waiting;
   };
+  // A request of the inbox. The rows that it made, if any, are the last of the first `end` of its batch.
+  struct Stamp {
+    std::int64_t inbox_id;
+    std::size_t end;
+  };
   // Rows that commit together, and what goes with them.
   struct Batch {
     backend::RowBatch rows;
     std::vector<Deferred> deferred;
-    std::vector<std::int64_t> inbox;
+    std::vector<Stamp> inbox;
     backend::Seq last_place = 0;  // known once the batch is closed
+    // The ids of the requests that are done when the rows from `begin` to `end` are committed.
+    std::vector<std::int64_t> inbox_ids(std::size_t begin, std::size_t end) const;
+    std::vector<std::int64_t> inbox_ids() const { return inbox_ids(0, rows.size()); }
     bool empty() const { return rows.empty() && inbox.empty(); }
   };
   void run();
@@ -200,6 +208,7 @@ class Journal {
   void begin_lease(backend::Row lease_row);
   void adopt_lease(backend::OriginId lease, backend::Seq seq);
   void settle(const std::function<backend::Seq(backend::OriginId)>& last_in_log);
+  void keep_rows(Batch& batch, const std::function<bool(const backend::Row&)>& keep);
   void drop_state();
   void disown_messages();
   void finish_drop(const std::string& error);

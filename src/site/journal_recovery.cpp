@@ -53,7 +53,8 @@ void Journal::adopt_lease(backend::OriginId lease, Seq seq) {
 }
 
 /// Forgets the rows of the batch in hand that are in the log, with everything in front of them, which was in
-/// the same transaction or an earlier one. `last_in_log` says how far the log has the rows of a lease.
+/// the same transaction or an earlier one; and the requests of the inbox that these rows are of.
+/// `last_in_log` says how far the log has the rows of a lease.
 void Journal::settle(const std::function<Seq(backend::OriginId)>& last_in_log) {
   std::size_t settled = 0;
   LeaseStamp asked{};
@@ -64,11 +65,9 @@ void Journal::settle(const std::function<Seq(backend::OriginId)>& last_in_log) {
     if (row.seq <= asked.seq) settled = i + 1;
   }
   if (settled == 0) return;
+  std::erase_if(committing_.inbox, [&](const Stamp& stamp) { return stamp.end <= settled; });
   std::size_t index = 0;
-  const std::size_t before = committing_.rows.bytes();
-  committing_.rows.keep_if([&](const Row&) { return index++ >= settled; });
-  backlog_bytes_.fetch_sub(before - committing_.rows.bytes(), std::memory_order_relaxed);
-  committing_.inbox.clear();
+  keep_rows(committing_, [&](const Row&) { return index++ >= settled; });
   if (has_rows_of_lease(committing_.rows, site_member_->server())) return;
   // The whole batch is in the log: what waited for it need not wait for what becomes of the lease.
   for (const Deferred& deferred : committing_.deferred) deferred.deliver();
@@ -78,14 +77,34 @@ void Journal::settle(const std::function<Seq(backend::OriginId)>& last_in_log) {
   hooks_.after_commit();
 }
 
+/// Keeps some rows of a batch. What the inbox asked for stands behind the same ones as before.
+void Journal::keep_rows(Batch& batch, const std::function<bool(const Row&)>& keep) {
+  const std::size_t bytes = batch.rows.bytes();
+  std::vector<std::size_t> kept{0};  // how many of the first 0, 1, 2 … rows
+  batch.rows.keep_if([&](const Row& row) {
+    const bool stays = keep(row);
+    kept.push_back(kept.back() + (stays ? 1 : 0));
+    return stays;
+  });
+  for (Stamp& stamp : batch.inbox) stamp.end = kept[stamp.end];
+  backlog_bytes_.fetch_sub(bytes - batch.rows.bytes(), std::memory_order_relaxed);
+}
+
+/// A request that made no rows goes with those in front of it.
+std::vector<std::int64_t> Journal::Batch::inbox_ids(std::size_t begin, std::size_t end) const {
+  std::vector<std::int64_t> ids;
+  for (const Stamp& stamp : inbox) {
+    if (stamp.end <= end && (stamp.end > begin || begin == 0)) ids.push_back(stamp.inbox_id);
+  }
+  return ids;
+}
+
 /// Forgets all uncommitted rows of the lease, with their events. This server's messages stay: they are
 /// appended again.
 void Journal::drop_state() {
   const std::lock_guard lock(mutex_);
   for (Batch* batch : {&committing_, &open_}) {
-    const std::size_t before = batch->rows.bytes();
-    batch->rows.keep_if([this](const Row& row) { return row.origin == site_member_->server(); });
-    backlog_bytes_.fetch_sub(before - batch->rows.bytes(), std::memory_order_relaxed);
+    keep_rows(*batch, [this](const Row& row) { return row.origin == site_member_->server(); });
     batch->inbox.clear();
     std::erase_if(batch->deferred,
                   [](const Deferred& deferred) { return deferred.what == Deferral::effect; });
@@ -117,10 +136,9 @@ void Journal::finish_drop(const std::string& error) {
 void Journal::drop_old_messages(std::int64_t before_ms) {
   const std::lock_guard lock(mutex_);
   if (open_.rows.empty()) return;
-  const std::size_t bytes = open_.rows.bytes(), rows = open_.rows.size();
+  const std::size_t rows = open_.rows.size();
   const backend::OriginId server = site_member_->server();
-  open_.rows.keep_if([&](const Row& row) { return row.origin != server || row.sent_at >= before_ms; });
-  backlog_bytes_.fetch_sub(bytes - open_.rows.bytes(), std::memory_order_relaxed);
+  keep_rows(open_, [&](const Row& row) { return row.origin != server || row.sent_at >= before_ms; });
   site_member_->stats().dropped_messages.fetch_add(rows - open_.rows.size(), std::memory_order_relaxed);
 }
 
@@ -128,7 +146,7 @@ bool Journal::append_group(std::size_t begin, std::size_t end) {
   RowBatch group;
   for (std::size_t i = begin; i < end; ++i) group.append(committing_.rows[i]);
   try {
-    lease_keeper_->append(group, {});
+    lease_keeper_->append(group, committing_.inbox_ids(begin, end));
     return true;
   } catch (const backend::AppendError& error) {
     if (error.kind != backend::AppendError::Kind::rejected) throw;
@@ -167,8 +185,8 @@ bool Journal::drop_rejected() {
       all &= append_group(begin, i + 1);
       begin = i + 1;
     }
-    // What the inbox asked for is done, or never will be.
-    if (!committing_.inbox.empty()) lease_keeper_->append({}, committing_.inbox);
+    // What the inbox asked for is done, and gone with its group, or never will be.
+    if (!committing_.inbox.empty()) lease_keeper_->append({}, committing_.inbox_ids());
     committing_.inbox.clear();
     if (!all) {
       backlog_bytes_.fetch_sub(committing_.rows.bytes(), std::memory_order_relaxed);

@@ -44,9 +44,10 @@ void Lease::tick() {
       case Role::writer:
         if (!locked_) {
           recover();
+        } else if (out_of_touch_.load()) {
+          step_down("rows that it has not read were cut from the log");
         } else if (log_went_back_.load()) {
-          repair_log();
-          renew();
+          if (repair_log()) renew();
         } else if (now >= next_beat_) {
           next_beat_ = now + kBeatPeriod;
           log_.beat(lease_.load());
@@ -104,7 +105,8 @@ void Lease::append(const RowBatch& rows, const std::vector<std::int64_t>& inbox)
   try {
     log_.append(rows, inbox);
   } catch (const AppendError& error) {
-    if (error.kind == AppendError::Kind::unavailable) session_lost(error.what());
+    // One that only lacks space or waits for a lock goes on: a new one would be a new lease with each try.
+    if (!log_.connected()) session_lost(error.what());
     throw;
   }
 }
@@ -171,7 +173,7 @@ void Lease::recover() {
     demote("another server had the lease in between");
     return;
   }
-  if (lacks) repair_log();
+  if (lacks && !repair_log()) return;
   renew();
 }
 
@@ -257,6 +259,7 @@ void Lease::feed_shows(const Row& row) {
   }
   if (row.origin != lease_.load() || site_.role() != Role::candidate) return;
   journal_.adopt_lease(row.origin, row.seq);
+  out_of_touch_.store(false);
   site_.set_role(Role::writer);
   site_.stats().leases_taken.fetch_add(1);
   log_info("This server is the writer of its site", {{"lease", row.origin}, {"address", site_.address()}});

@@ -51,6 +51,9 @@ class Lease {
   /// The feed found that the log lacks what this server has seen, which was so much of the last lease. The
   /// feed thread.
   void log_went_back(const LeaseStamp& held);
+  /// Rows were cut from the log before the feed had read them: a writer gives the lease back, so that its
+  /// state can be read anew. The feed thread.
+  void missed_rows() { out_of_touch_.store(true); }
   /// The newest lease when the state was loaded. Before the threads start.
   void begin_after(const backend::LeaseRow& lease) { history_.add(lease.lease, {}); }
 
@@ -69,7 +72,7 @@ class Lease {
   void seize();
   void take_with_lock();
   void seed_log(const LeaseStamp& held);
-  void repair_log();
+  bool repair_log();
   void demote(const std::string& why);
   void drop_uncommitted(bool keeps_memory);
   bool may_append(const backend::RowBatch& rows, const std::vector<std::int64_t>& inbox) const;
@@ -89,6 +92,7 @@ class Lease {
   std::atomic<backend::OriginId> lease_{0};  // the lease that this server holds or is taking; 0: none
   std::atomic<bool> willing_{true};
   std::atomic<bool> superseded_{false};
+  std::atomic<bool> out_of_touch_{false};  // rows have been missed since this server became the writer
   LeaseHistory history_;
   // The log lacks what this server has seen, which was so much of the last lease then.
   std::atomic<bool> log_went_back_{false};

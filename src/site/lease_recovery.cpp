@@ -44,8 +44,9 @@ bool Lease::log_lacks_commits() {
 }
 
 // This server is the writer: what its memory holds beyond the log is appended again. What waits for its
-// commit follows as it is.
-void Lease::repair_log() {
+// commit follows as it is. False if the memory has been exchanged meanwhile, as rows had been missed, and
+// knows nothing of what waits: then this server stays a follower, and drops that.
+bool Lease::repair_log() {
   become_follower();
   try {
     seed_log(journal_.committed_stamp_);
@@ -53,7 +54,9 @@ void Lease::repair_log() {
     site_.set_role(Role::writer);
     throw;
   }
+  if (out_of_touch_.load()) return false;
   site_.set_role(Role::writer);
+  return true;
 }
 
 // This session holds the lock. The rows come under an origin of their own, which is a lease, so that nobody

@@ -197,11 +197,18 @@ void Reach::lower(OriginId id, Seq seq) {
   if (it == origins_.end() || it->second.last <= seq) return;
   Origin& origin = it->second;
   const bool had_gap = !origin.missing.empty();
+  Seq& lost = lost_[id];
+  lost = std::max(lost, origin.shown);
   origin.last = seq;
   origin.shown = std::min(origin.shown, seq);
   std::erase_if(origin.missing, [seq](const Span& span) { return span.from > seq; });
   for (Span& span : origin.missing) span.to = std::min(span.to, seq);
   if (had_gap && origin.missing.empty()) --with_gaps_;
+}
+
+Seq Reach::lost(OriginId id) const {
+  const auto it = lost_.find(id);
+  return it == lost_.end() ? 0 : it->second;
 }
 
 Seq Reach::last(OriginId id) const {

@@ -51,6 +51,9 @@ class Reach {
   void merge(const Reach& newer);
   /// The database lacks what is above `seq`.
   void lower(backend::OriginId origin, backend::Seq seq);
+  /// The highest seq of which a row was read before the database lost it; 0 if it lost none. Rows up to there
+  /// that come back are taken, for the log lacked them, but they are no news.
+  backend::Seq lost(backend::OriginId origin) const;
 
   backend::Seq last(backend::OriginId origin) const;
   /// The highest seq of which a row was read, or that a checkpoint covers: what the database has shown. A
@@ -98,8 +101,9 @@ class Reach {
 
   const backend::SiteId own_;
   boost::unordered_flat_map<backend::OriginId, Origin> origins_;
-  std::vector<std::pair<backend::OriginId, Origin>> before_;  // as they were before the group began
-  std::size_t with_gaps_ = 0;                                 // origins that have any
+  std::vector<std::pair<backend::OriginId, Origin>> before_;         // as they were before the group began
+  boost::unordered_flat_map<backend::OriginId, backend::Seq> lost_;  // see `lost`
+  std::size_t with_gaps_ = 0;                                        // origins that have any
   std::uint64_t gaps_found_ = 0;
   Frontier folded_;
   std::map<backend::SiteId, Frontier> said_;

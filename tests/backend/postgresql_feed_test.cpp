@@ -611,6 +611,28 @@ TEST_F(PostgresqlFeedTest, SaysWhenWhatIsMissingWasCut) {
   EXPECT_EQ(follower.rows.size(), 2U);
 }
 
+TEST_F(PostgresqlFeedTest, ReadsALargeInboxInPieces) {
+  const auto feed = open();
+  feed->begin();
+  admin().exec(
+      "INSERT INTO isthmus.inbox (op, key, value) SELECT 'set', 'k', 'v' FROM generate_series(1, 7000)");
+  InboxWindow window = feed->read_inbox();
+  EXPECT_EQ(window.rows.size(), 5000U);
+  EXPECT_TRUE(window.more);
+  admin().exec("DELETE FROM isthmus.inbox WHERE id <= " + std::to_string(window.rows.back().id));
+  window = feed->read_inbox();
+  EXPECT_EQ(window.rows.size(), 2000U);
+  EXPECT_FALSE(window.more);
+  admin().exec("TRUNCATE isthmus.inbox");
+  admin().exec(
+      "INSERT INTO isthmus.inbox (op, key, value) SELECT 'set', 'k', convert_to(repeat('v', 9000000), "
+      "'UTF8') "
+      "FROM generate_series(1, 3)");
+  window = feed->read_inbox();
+  EXPECT_EQ(window.rows.size(), 2U) << "of 9 MB each";
+  EXPECT_TRUE(window.more);
+}
+
 TEST_F(PostgresqlFeedTest, BringsWhatSqlClientsWant) {
   admin().exec("INSERT INTO isthmus.inbox (op, key, value) VALUES ('set', 'k', '\\x00ff')");
   const auto feed = open();
@@ -618,7 +640,7 @@ TEST_F(PostgresqlFeedTest, BringsWhatSqlClientsWant) {
   admin().exec(
       "INSERT INTO isthmus.inbox (op, db, key, field, value) VALUES ('hset', 3, 'h', 'f', 'v'); "
       "INSERT INTO isthmus.inbox (op, key, expire_at) VALUES ('expire', 'h', 42)");
-  const std::vector<InboxRow> waiting = feed->read_inbox();
+  const std::vector<InboxRow> waiting = feed->read_inbox().rows;
   ASSERT_EQ(waiting.size(), 3U);
   EXPECT_EQ(waiting[0].op, "set");
   EXPECT_EQ(waiting[0].value, std::string("\0\xFF", 2));

@@ -410,6 +410,64 @@ TEST_F(Failover, ReadsTheStateAsAWholeAfterTheLogWasCut) {
   end_and_judge(cluster);
 }
 
+void end_feeds(const PostgresCluster& cluster) {
+  cluster.sql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND temporary");
+}
+
+// The feed of a writer was down for so long that messages of another server came and were cut meanwhile. What
+// its clients write while it reads the state must not go with the old one.
+TEST_F(Failover, GivesTheLeaseBackToReadTheStateAsAWhole) {
+  PostgresCluster cluster;
+  const auto [writer, follower] = writer_and_follower(cluster.url(), cluster.url());
+  start_load({writer, follower});
+  cluster.sql("INSERT INTO isthmus.progress (origin, seq, cut, site) SELECT 77, 5, 5, id FROM isthmus.site");
+  end_feeds(cluster);
+  EXPECT_TRUE(eventually([&, writer = writer] {
+    return writer->log().find("This server gives the lease back") != std::string::npos;
+  })) << writer->log();
+  for (Server* server : {writer, follower}) {
+    EXPECT_TRUE(eventually([&] { return takes_writes(*server) && site_info(*server, "feed_up") == "1"; }))
+        << server->log();
+  }
+  EXPECT_GE(site_count(*writer, "state_rebuilds"), 1U);
+  EXPECT_TRUE(load_->acknowledges(kSomeWrites));
+  // Of the messages that nobody had read before the state was, some are not in the stream any more.
+  end_and_judge(cluster, {.all_messages = false});
+}
+
+// ---- rows that were lost come back ----
+
+// A peer gives them back under the numbers that they had.
+TEST_F(Failover, DeliversNoMessageAgainThatTheDatabaseHadLost) {
+  PostgresCluster cluster;
+  const auto [writer, follower] =
+      writer_and_follower(cluster.url(), cluster.url(), {"--message-max-age", "60s"});
+  Client publisher(writer->port()), listener(follower->port());
+  listener.subscribe("SUBSCRIBE", {"c"});
+  // The writer asks once who subscribes, under the same numbers.
+  const std::string server = site_info(*writer, "site_server_id");
+  ASSERT_TRUE(eventually(
+      [&] { return cluster.value("SELECT count(*) FROM isthmus.log WHERE origin = " + server) != "0"; }));
+  for (const char* text : {"one", "two"}) {
+    publisher.call({"PUBLISH", "c", text});
+    EXPECT_EQ(listener.next_message().payload, text);
+  }
+  cluster.sql(
+      "CREATE TABLE public.lost AS SELECT * FROM isthmus.log WHERE kind = 'publish' AND value = 'two'; "
+      "DELETE FROM isthmus.log l USING public.lost g WHERE l.origin = g.origin AND l.seq >= g.seq; "
+      "UPDATE isthmus.progress p SET seq = least(p.seq, g.seq - 1) FROM public.lost g WHERE p.origin = "
+      "g.origin");
+  end_feeds(cluster);
+  ASSERT_TRUE(eventually([&, follower = follower] {
+    return follower->log().find("The database went back in time") != std::string::npos;
+  })) << follower->log();
+  cluster.sql(
+      "UPDATE public.lost SET copied = true, arrived = clock_timestamp(); "
+      "INSERT INTO isthmus.log SELECT * FROM public.lost");
+  publisher.call({"PUBLISH", "c", "three"});
+  EXPECT_EQ(listener.next_message().payload, "three");
+}
+
 // ---- SQL refuses a row ----
 
 // Also where it shares a row of SQL with others.
@@ -480,6 +538,56 @@ TEST_F(Failover, PutsWhatSqlTookOneByOneIntoTheCheckpoint) {
   }));
   EXPECT_EQ(role(server), "writer") << "nothing was undone";
   EXPECT_TRUE(eventually([&] { return stored("pair:") == std::to_string(keys); }));
+}
+
+// A row takes a second if its key says so.
+void slow_down(const PostgresCluster& cluster) {
+  cluster.sql(
+      "CREATE FUNCTION public.wait_a_second() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+      " PERFORM pg_sleep(1); RETURN NEW; END $$;"
+      "DO $$ DECLARE part regclass; BEGIN"
+      " FOR part IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'isthmus.log'::regclass LOOP"
+      "  EXECUTE format('CREATE TRIGGER slow BEFORE INSERT ON %s FOR EACH ROW"
+      "   WHEN (position(''slow''::bytea IN NEW.key) = 1) EXECUTE FUNCTION public.wait_a_second()', part);"
+      " END LOOP; END $$");
+}
+
+// Whoever dies between the groups of a batch has done the first ones, and nobody does them again.
+TEST_F(Failover, TakesEachRequestOutOfTheInboxWithItsRows) {
+  PostgresCluster cluster;
+  Server& server = add_server(cluster.url());
+  ASSERT_TRUE(eventually([&] { return role(server) == "writer"; }));
+  refuse_two_at_once(cluster);
+  slow_down(cluster);
+  const auto inbox = [&] {
+    return cluster.value("SELECT string_agg(convert_from(key, 'UTF8'), ' ' ORDER BY id) FROM isthmus.inbox");
+  };
+  // While the first one is committed the others gather in one batch.
+  cluster.sql("SELECT isthmus.set('slow:1', 'v')");
+  ASSERT_TRUE(eventually([&] { return site_count(server, "inbox_rows") == 1; }));
+  cluster.sql("SELECT isthmus.set('quick', 'v'); SELECT isthmus.set('slow:2', 'v')");
+  EXPECT_TRUE(eventually([&] { return inbox() == "slow:2"; })) << server.log();
+  EXPECT_TRUE(eventually([&] { return inbox().empty(); })) << server.log();
+  EXPECT_EQ(cluster.value("SELECT count(*) FROM isthmus.current WHERE value = 'v'"), "3");
+}
+
+// A session that waits for a lock is as good as a new one, which would be a new lease with each try.
+TEST_F(Failover, KeepsItsLeaseWhileALockHoldsUpItsWrites) {
+  PostgresCluster cluster;
+  Server& server = add_server(cluster.url(), {"--commit-timeout", "1500ms"});
+  ASSERT_TRUE(eventually([&] { return takes_writes(server); }));
+  const std::uint64_t leases = site_count(server, "leases_taken");
+  PostgresSession other(cluster.url());
+  other.sql("BEGIN; LOCK TABLE isthmus.log IN ACCESS EXCLUSIVE MODE");
+  Client client(server.port());
+  EXPECT_TRUE(is_outage(client.call({"SET", "k", "v"})));
+  EXPECT_TRUE(eventually([&] {
+    return server.log().find("The backend refuses writes") != std::string::npos;
+  })) << server.log();
+  other.sql("COMMIT");
+  EXPECT_TRUE(eventually([&] { return takes_writes(server); }));
+  EXPECT_EQ(site_count(server, "leases_taken"), leases) << server.log();
+  EXPECT_EQ(show(client.call({"GET", "k"})), "\"v\"");
 }
 
 TEST_F(Failover, DoesNotAskAgainForWhatSqlRefused) {

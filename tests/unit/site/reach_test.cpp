@@ -210,6 +210,27 @@ TEST_F(ReachTest, GoesBackWithTheDatabase) {
   EXPECT_EQ(reach_.gaps()[0].from, 2U);
 }
 
+// What it has shown and lost may come back, and be told to somebody who knows it already.
+TEST_F(ReachTest, RemembersWhatTheDatabaseHasLost) {
+  for (backend::Seq seq = 1; seq <= 3; ++seq) take(kPeer, 20, seq);
+  EXPECT_EQ(reach_.lost(20), 0U);
+  reach_.lower(20, 1);
+  EXPECT_EQ(reach_.lost(20), 3U);
+  EXPECT_EQ(reach_.last(20), 1U);
+  EXPECT_TRUE(take(kPeer, 20, 2)) << "the log lacked it";
+  EXPECT_EQ(reach_.lost(20), 3U);
+  reach_.lower(20, 1);
+  EXPECT_EQ(reach_.lost(20), 3U) << "the database goes back once more";
+  EXPECT_EQ(reach_.lost(21), 0U);
+}
+
+TEST_F(ReachTest, LosesNothingThatItHasNotBeenShown) {
+  take(kPeer, 20, 2);
+  copied(kPeer, {{20, 9}}, 500);
+  reach_.lower(20, 1);
+  EXPECT_EQ(reach_.lost(20), 2U) << "the copy stood for the others";
+}
+
 // What a copy stands for has no rows in this log: a database without them has not gone back.
 TEST_F(ReachTest, TellsWhatTheDatabaseHasShown) {
   take(kPeer, 20, 3);
