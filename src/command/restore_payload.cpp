@@ -147,6 +147,10 @@ bool ends_well(Bytes& bytes, std::size_t count, std::uint16_t said) {
   return bytes.byte() == kListEnd && bytes.ok() && bytes.empty() && (said == kUnknownCount || said == count);
 }
 
+// Small elements of a compressed payload take thousands of times its size. Redis packs some hundred, unless
+// it is told otherwise.
+constexpr std::size_t kMostPackedElements = 1'000'000;
+
 std::optional<Elements> listpack_elements(std::string_view text) {
   Bytes bytes(text);
   if (bytes.number<std::uint32_t>() != text.size()) return std::nullopt;
@@ -155,6 +159,7 @@ std::optional<Elements> listpack_elements(std::string_view text) {
   std::string behind;
   while (bytes.ok() && bytes.size() > 1) {
     const std::size_t before = bytes.size();
+    if (elements.size() == kMostPackedElements) return std::nullopt;
     elements.push_back(listpack_element(bytes));
     behind.clear();
     append_back_length(behind, before - bytes.size());
@@ -207,6 +212,7 @@ std::optional<Elements> ziplist_elements(std::string_view text) {
     begin = text.size() - bytes.size();
     const std::uint8_t first = bytes.byte();
     if ((first == kLongPrevious ? bytes.number<std::uint32_t>() : first) != previous) return std::nullopt;
+    if (elements.size() == kMostPackedElements) return std::nullopt;
     elements.push_back(ziplist_element(bytes));
     previous = text.size() - bytes.size() - begin;
   }

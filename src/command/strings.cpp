@@ -235,7 +235,8 @@ void msetnx(Call& call) {
 
 // Whether a string of that size is allowed. False after a reply.
 bool size_allowed(Call& call, std::uint64_t size) {
-  if (size > static_cast<std::uint64_t>(call.services.settings.proto_max_bulk_bytes.load())) {
+  const auto limit = static_cast<std::uint64_t>(call.services.settings.proto_max_bulk_bytes.load());
+  if (size > std::min(limit, kMostStringBytes)) {
     call.reply.error(error::kStringTooLong);
     return false;
   }

@@ -131,8 +131,8 @@ void Keyspace::restore(const StoredKey& key) {
     node = write_registers(s.heap, node, registers, true);
   table.insert(table.find(k.hash, k.name), node);
   if (type == NodeType::string) sizes_[key.db].fetch_add(1, std::memory_order_relaxed);
-  if (type != NodeType::none && expires) {
-    if (type == NodeType::string) count_deadline(s, key.db, kNoDeadline, registers.deadline);
+  if (type == NodeType::string && expires) {
+    count_deadline(s, key.db, kNoDeadline, registers.deadline);
     add_deadline(s, {registers.deadline, k.hash, key.db});
   }
   // The fields are yet to come.
@@ -190,7 +190,9 @@ void Keyspace::restore(const StoredField& field) {
   if (deleted) await(s, k, *link, (*link)->version);
   if (was_there || !holds_value(**link)) return;
   sizes_[field.db].fetch_add(1, std::memory_order_relaxed);
-  count_deadline(s, field.db, kNoDeadline, (*link)->deadline());
+  const std::int64_t deadline = (*link)->deadline();
+  count_deadline(s, field.db, kNoDeadline, deadline);
+  if (deadline != kNoDeadline) add_deadline(s, {deadline, k.hash, field.db});
 }
 
 std::vector<backend::StoredFlush> Keyspace::stored_flushes() const {

@@ -20,6 +20,10 @@ struct HashLimits {
   std::uint32_t max_packed_bytes = 64;
 };
 
+/// More fields than PackedHash can count, or together larger ones than a node can hold, it is never asked
+/// for.
+inline constexpr HashLimits kMostPacked{60'000, 16 << 10};
+
 /// Above either of these a set becomes a table. (Redis 7.0 has no such form; 7.2 has it up to as many.)
 inline constexpr HashLimits kSetLimits{128, 64};
 

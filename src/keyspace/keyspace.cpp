@@ -24,6 +24,8 @@ void Deadlines::push(const Entry& entry) {
 void Deadlines::pop() {
   std::pop_heap(heap_.begin(), heap_.end(), later);
   heap_.pop_back();
+  // What many keys have left behind that are gone by now.
+  if (heap_.capacity() > 1024 && heap_.size() < heap_.capacity() / 4) heap_.shrink_to_fit();
 }
 
 void ShardLocks::lock_one(Shard& shard) {
@@ -143,8 +145,13 @@ std::uint64_t Keyspace::scan(std::size_t shard_index, std::uint8_t db, std::uint
   });
 }
 
+void Keyspace::set_hash_limits(const HashLimits& limits) {
+  hash_limits_ = {std::min(limits.max_packed_fields, kMostPacked.max_packed_fields),
+                  std::min(limits.max_packed_bytes, kMostPacked.max_packed_bytes)};
+}
+
 std::uint64_t Keyspace::used_bytes() const {
-  std::uint64_t bytes = 0;
+  std::uint64_t bytes = side_bytes.load(std::memory_order_relaxed);
   for (const Shard& s : shards_) bytes += s.heap.bytes();
   return bytes;
 }

@@ -178,7 +178,8 @@ class Keyspace {
   /// Exchanges the whole state, but not the watchers: all of them are told that their keys have changed. What
   /// waits for a commit is forgotten. Needs all locks of this one; nobody else may know the other one.
   void swap_state(Keyspace& other);
-  void set_hash_limits(const HashLimits& limits) { hash_limits_ = limits; }
+  /// Larger ones than what a packed hash can hold count as that.
+  void set_hash_limits(const HashLimits& limits);
   const HashLimits& hash_limits() const { return hash_limits_; }
 
  private:

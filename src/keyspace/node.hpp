@@ -55,6 +55,9 @@ class Heap {
   std::atomic<std::uint64_t> bytes_{0};
 };
 
+/// The longest value, as a node counts its bytes; with room for what a packed hash puts around it.
+inline constexpr std::uint64_t kMostStringBytes = 0xffff0000;
+
 /// Header of a node. Registers (if any), name and value follow it without padding. Created and resized by the
 /// functions below only; whoever links it into a table owns it.
 struct Node {

@@ -16,6 +16,7 @@
 #include "backend/row.hpp"
 #include "src/keyspace/counters.hpp"
 #include "src/keyspace/node.hpp"
+#include "src/keyspace/side_bytes.hpp"
 #include "src/keyspace/table.hpp"
 
 namespace isthmus {
@@ -45,7 +46,6 @@ class Deadlines {
   const Entry& soonest() const { return heap_.front(); }
   void pop();
   std::size_t size() const { return heap_.size(); }
-  std::size_t bytes() const { return heap_.capacity() * sizeof(Entry); }
   void clear() { heap_.clear(); }
   /// Calls `visit` for the entries whose time has come, in no order. Costs as much as there are.
   template <class Visit>
@@ -66,7 +66,7 @@ class Deadlines {
     visit_due(2 * index + 2, now_ms, visit);
   }
   static bool later(const Entry& a, const Entry& b) { return a.deadline > b.deadline; }
-  std::vector<Entry> heap_;
+  std::vector<Entry, SideAllocator<Entry>> heap_;
 };
 
 struct alignas(64) Shard {
@@ -102,6 +102,7 @@ void Deadlines::keep_if(Valid&& valid) {
                             return a.deadline == b.deadline && a.hash == b.hash && a.db == b.db;
                           }),
               heap_.end());  // sorted ascending is a valid heap
+  heap_.shrink_to_fit();
 }
 
 }  // namespace isthmus

@@ -8,6 +8,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "src/keyspace/side_bytes.hpp"
+
 namespace isthmus {
 namespace {
 
@@ -30,7 +32,7 @@ std::uint64_t hash_name(std::string_view name) {
   return XXH3_64bits_withSeed(name.data(), name.size(), kSeed);
 }
 
-Table::~Table() { std::free(buckets_); }
+Table::~Table() { release(); }
 
 void Table::swap(Table& other) noexcept {
   std::swap(buckets_, other.buckets_);
@@ -47,6 +49,7 @@ std::uint64_t Table::next_cursor(std::uint64_t cursor) const {
 void Table::grow() { resize(4); }
 
 void Table::release() {
+  side_bytes.fetch_sub(bucket_bytes(), std::memory_order_relaxed);
   std::free(buckets_);
   buckets_ = nullptr;
   mask_ = 0;
@@ -55,6 +58,8 @@ void Table::release() {
 void Table::resize(std::uint32_t buckets) {
   auto* fresh = static_cast<Node**>(std::calloc(buckets, sizeof(Node*)));
   if (fresh == nullptr) throw std::bad_alloc();
+  side_bytes.fetch_add(buckets * sizeof(Node*), std::memory_order_relaxed);
+  side_bytes.fetch_sub(bucket_bytes(), std::memory_order_relaxed);
   Node** const old = std::exchange(buckets_, fresh);
   const std::uint64_t old_count = old == nullptr ? 0 : std::uint64_t{mask_} + 1;
   mask_ = buckets - 1;

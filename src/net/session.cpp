@@ -217,8 +217,10 @@ void Session::bound_requests() {
   constexpr std::int64_t kAnyBulk = std::int64_t{1} << 40;
   const Services& services = io_->services();
   resp::Limits limits;
-  limits.max_bulk =
-      peer != nullptr ? kAnyBulk : services.settings.proto_max_bulk_bytes.load(std::memory_order_relaxed);
+  limits.max_bulk = peer != nullptr
+                        ? kAnyBulk
+                        : std::min(services.settings.proto_max_bulk_bytes.load(std::memory_order_relaxed),
+                                   static_cast<std::int64_t>(kMostStringBytes));
   parser_.set_limits(limits);
   parser_.set_authenticated(is_admitted(services, *this));
 }

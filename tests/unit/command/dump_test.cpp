@@ -75,6 +75,23 @@ TEST(RestorePayload, ReadsWhatOlderAndNewerRedisDump) {
   EXPECT_EQ(text_of(unhex("141111000000030081610282626303813702ff0b003386b8eb0e869042")), "set a bc 7");
 }
 
+// Compressed, they would take thousands of times the payload's size.
+TEST(RestorePayload, RefusesAMillionPackedElements) {
+  const auto number = [](std::uint32_t value, bool big_endian) {
+    std::string bytes;
+    for (int i = 0; i < 4; ++i) bytes.push_back(static_cast<char>(value >> 8 * (big_endian ? 3 - i : i)));
+    return bytes;
+  };
+  const auto set_of = [&](std::uint32_t count) {
+    std::string packed = number(7 + 6 * count, false) + "\xff\xff";
+    for (std::uint32_t i = 0; i < count; ++i) packed += "\xf3" + number(i, false) + "\x05";
+    packed += "\xff";
+    return with_footer("\x14\x80" + number(static_cast<std::uint32_t>(packed.size()), true) + packed, 11);
+  };
+  EXPECT_TRUE(parse_payload(set_of(1'000'000)).has_value());
+  EXPECT_FALSE(parse_payload(set_of(1'000'001)).has_value());
+}
+
 TEST(RestorePayload, IsNotIntactWithAnotherChecksumOrANewerVersion) {
   std::string payload = with_footer(std::string("\0\1x", 3));
   EXPECT_EQ(text_of(payload), "string x");

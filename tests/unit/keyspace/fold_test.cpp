@@ -205,6 +205,33 @@ TEST(Fold, PackedAndTableHashesHoldTheSame) {
   }
 }
 
+TEST(Fold, PacksNoMoreFieldsThanItCanCount) {
+  Keyspace keyspace;
+  keyspace.set_hash_limits({1'000'000, 1'000'000});
+  EXPECT_LE(keyspace.hash_limits().max_packed_fields, std::numeric_limits<std::uint16_t>::max());
+  EXPECT_LE(
+      std::uint64_t{2} * keyspace.hash_limits().max_packed_bytes * keyspace.hash_limits().max_packed_fields,
+      kMostStringBytes);
+}
+
+TEST(Fold, CountsWhatTablesAndDeadlinesTake) {
+  constexpr std::size_t kKeys = 5000;
+  const std::uint64_t before = side_bytes.load();
+  const auto used = [](std::optional<std::int64_t> deadline) {
+    Keyspace keyspace;
+    keyspace.set_site(1);
+    for (std::size_t i = 0; i < kKeys; ++i) {
+      const std::string name = "k" + std::to_string(i);
+      fold_row(keyspace, row(RowKind::set, i + 1, name, {}, "v", deadline));
+    }
+    return keyspace.used_bytes();
+  };
+  const std::uint64_t plain = used({}), with_deadline = used(1'000'000);
+  EXPECT_GE(plain - before, kKeys * (sizeof(Node) + sizeof(Node*)));
+  EXPECT_GE(with_deadline - plain, kKeys * sizeof(Deadlines::Entry));
+  EXPECT_EQ(side_bytes.load(), before) << "all is given back";
+}
+
 TEST(Fold, CountsTheKeysThatAreThere) {
   for (std::uint32_t seed = 0; seed < 100; ++seed) {
     Keyspace keyspace;
@@ -236,7 +263,7 @@ TEST(Fold, FreesAllItsMemory) {
   for (const Row& r : history.rows()) fold_row(keyspace, r);
   Row all = flush(1'000'000);
   fold_row(keyspace, all);
-  EXPECT_EQ(keyspace.used_bytes(), 0u);
+  for (const Shard& shard : keyspace.shards()) EXPECT_EQ(shard.heap.bytes(), 0u);
   EXPECT_EQ(keyspace.size(0), 0u);
 }
 
