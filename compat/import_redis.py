@@ -118,6 +118,7 @@ def main():
         checks.equal("status when all is copied", status, 0)
         compare(checks, "replaced", source.port, target.port)
         checks.equal("status without a source", run(1, target.port)[0], 2)
+        checks.equal("status when the target names a database", run(source.port, f"{target.port}/3")[0], 2)
     return checks.finish()
 
 
