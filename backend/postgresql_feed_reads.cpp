@@ -15,8 +15,7 @@ namespace {
 /// The session reads much at once and writes nothing: room to sort some 100,000 rows of the log in memory, no
 /// compilation of queries that run once, and no limits that the role may have for its short statements.
 constexpr const char* kSettings =
-    "SET work_mem = '64MB'; SET jit = off; SET statement_timeout = 0; SET "
-    "idle_in_transaction_session_timeout = 0; "
+    "SET work_mem = '64MB'; SET jit = off; SET idle_in_transaction_session_timeout = 0; "
     "SET lock_timeout = '5s'; SET TIME ZONE 'UTC'; SET datestyle = 'ISO'";
 
 /// So much earlier than the last known row of an origin may its next ones have arrived: as far as a clock is

@@ -129,17 +129,18 @@ bool can_write(const Services& services) {
   return services.site->is_writer() && services.journal.available();
 }
 
-// Whether the sender's client may have read what our feed has not brought yet.
+// Whether the sender's client may have read what our feed has not brought yet. A feed that stays behind is
+// waited for once, not for each command anew.
 bool must_wait_for_feed(const Services& services, ForwardingPeer& peer, backend::Position position,
                         std::int64_t now_ms) {
-  const bool behind = services.site->feed_position() < position;
-  if (!behind) {
-    peer.waits_since_ms = 0;
-  } else if (peer.waits_since_ms == 0) {
+  const backend::Position feed = services.site->feed_position();
+  if (feed >= peer.waits_for) peer.waits_since_ms = 0;
+  if (feed >= position) return false;
+  if (peer.waits_since_ms == 0) {
     peer.waits_since_ms = now_ms;
+    peer.waits_for = position;
   }
-  if (!behind || now_ms - peer.waits_since_ms >= kFeedPatienceMs) return false;
-  return true;
+  return now_ms - peer.waits_since_ms < kFeedPatienceMs;
 }
 
 // ISTHMUS HELLO secret server epoch: [lease, seq], when everything that was evaluated for older connections
@@ -299,7 +300,6 @@ Outcome evaluate_forwarded(Services& services, Client& connection, std::span<con
   const Outcome outcome = dispatch(services, peer.proxy, command_args, inner, now_ms);
   peer.proxy.forwarded = nullptr;
   if (outcome.postponed) return outcome;
-  peer.waits_since_ms = 0;
   if (outcome.forward) return refuse(services, connection, reply, kNotWriter);
   services.site->stats().served_commands.fetch_add(1, std::memory_order_relaxed);
   put_answer(reply, forwarded, peer.proxy.db.load(std::memory_order_relaxed), answer);

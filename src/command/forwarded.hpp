@@ -37,6 +37,7 @@ struct ForwardingPeer {
   std::uint64_t epoch = 0;
   std::shared_ptr<Requester> requester;
   std::int64_t waits_since_ms = 0;  ///< for the feed; 0: it does not
+  backend::Position waits_for = 0;  ///< for which position of it
   ProxyClient proxy;
 };
 

@@ -23,13 +23,19 @@ using boost::system::error_code;
 // A client that takes longer for a request or for reading its answer is gone.
 constexpr std::chrono::seconds kPatience{10};
 // A probe has a few headers.
+constexpr int kMaxSessions = 256;
 constexpr std::uint32_t kMaxHeaderBytes = 8 << 10, kMaxBodyBytes = 1 << 10;
 
 /// One connection: a request, its answer, and again until the client closes it.
 class HttpSession : public std::enable_shared_from_this<HttpSession> {
  public:
-  HttpSession(tcp::socket socket, const HttpServer::Handler& handler)
-      : stream_(std::move(socket)), handler_(handler) {}
+  HttpSession(tcp::socket socket, const HttpServer::Handler& handler, int& sessions)
+      : stream_(std::move(socket)), handler_(handler), sessions_(sessions) {
+    ++sessions_;
+  }
+  ~HttpSession() { --sessions_; }
+  HttpSession(const HttpSession&) = delete;
+  HttpSession& operator=(const HttpSession&) = delete;
 
   void read() {
     parser_.emplace();
@@ -74,6 +80,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
 
   beast::tcp_stream stream_;
   const HttpServer::Handler& handler_;
+  int& sessions_;
   beast::flat_buffer buffer_;
   std::optional<http::request_parser<http::string_body>> parser_;
   http::response<http::string_body> response_;
@@ -91,7 +98,9 @@ class HttpServer::Impl {
     }
     for (tcp::acceptor& acceptor : acceptors_) {
       accept_each(acceptor, [this](tcp::socket socket) {
-        std::make_shared<HttpSession>(std::move(socket), handler_)->read();
+        // Closed at once otherwise: descriptors are for clients and the database.
+        if (sessions_ < kMaxSessions)
+          std::make_shared<HttpSession>(std::move(socket), handler_, sessions_)->read();
       });
     }
     thread_ = std::thread([this] { context_.run(); });
@@ -105,6 +114,7 @@ class HttpServer::Impl {
  private:
   std::uint16_t port_;
   const Handler handler_;
+  int sessions_ = 0;  // outlives them, which end with the context
   boost::asio::io_context context_{1};
   std::list<tcp::acceptor> acceptors_;
   std::thread thread_;

@@ -25,7 +25,8 @@ constexpr backend::Seq kEverySeq = std::numeric_limits<std::int64_t>::max();  //
 // anyway.
 constexpr milliseconds kInboxPeriod{1000};
 constexpr milliseconds kInboxPatience{2};
-// How long until a look whether a piece of the inbox has been committed, if there are more pieces.
+// How long until a look whether a piece of the inbox has been committed, if there are more pieces; then
+// longer and longer.
 constexpr milliseconds kInboxPieceWait{20};
 constexpr int kInboxTries = 20;
 // How often a look is taken at what all sites have said.
@@ -343,7 +344,9 @@ void FeedReader::take_inbox() {
                              [&](std::int64_t id) { return id <= last && !present.contains(id); });
   inbox_has_more_ = window.more;
   if (window.more) {
-    next_inbox_ = std::chrono::steady_clock::now() + (found ? milliseconds{0} : kInboxPieceWait);
+    inbox_piece_wait_ =
+        found ? milliseconds{0} : std::clamp(inbox_piece_wait_ * 2, kInboxPieceWait, kInboxPeriod);
+    next_inbox_ = std::chrono::steady_clock::now() + inbox_piece_wait_;
     inbox_tries_ = 0;
     return;
   }

@@ -175,6 +175,7 @@ class FeedReader final : private backend::FeedSink {
   boost::unordered_flat_set<std::int64_t> inbox_announced_;  // by the stream, and not seen in the table yet
   boost::unordered_flat_set<std::int64_t> inbox_taken_;      // evaluated, and not seen to be gone yet
   std::chrono::steady_clock::time_point next_inbox_;
+  std::chrono::milliseconds inbox_piece_wait_{0};
   bool inbox_has_more_ = false;     // than a look shows
   backend::Position begun_at_ = 0;  // where the stream begins
   int inbox_tries_ = 0;

@@ -70,6 +70,7 @@ void LinkKeeper::round() {
   if (!parts_.site.is_writer()) {
     end_links();
     peers_.clear();
+    expelled_.clear();
     session_.reset();
     prepared_ = false;
     commit_interval_ = microseconds{0};
@@ -106,17 +107,16 @@ void LinkKeeper::add_options() {
 void LinkKeeper::follow_peers() {
   const std::vector<PeerRow> peers = session_->peers();
   parts_.site.set_peers(peers);
+  // What that site gave one of us only nobody passes on: the others find it in that one's state.
+  if (note_given_up(peers)) {
+    for (const auto& [name, link] : links_) link.second->copy_again();
+  }
   std::erase_if(links_, [&](const auto& link) {
     return link.second.second->is_forgotten() ||
            std::none_of(peers.begin(), peers.end(), [&](const PeerRow& peer) {
              return peer.name == link.first && peer.conninfo == link.second.first;
            });
   });
-  // What that site gave one of us only nobody passes on: the others find it in that one's state.
-  if (has_given_up(peers)) {
-    for (const auto& [name, link] : links_) link.second->copy_again();
-  }
-  peers_ = peers;
   for (const PeerRow& peer : peers) {
     auto& [conninfo, link] = links_[peer.name];
     if (link != nullptr) continue;
@@ -130,15 +130,22 @@ void LinkKeeper::follow_peers() {
   }
 }
 
-// Whether a site has been forgotten or expelled since the last round.
-bool LinkKeeper::has_given_up(const std::vector<PeerRow>& peers) const {
-  return std::any_of(peers_.begin(), peers_.end(), [&](const PeerRow& before) {
-    if (before.id == 0) return false;
-    const auto now = std::find_if(peers.begin(), peers.end(),
-                                  [&](const PeerRow& peer) { return peer.name == before.name; });
-    if (now == peers.end() || now->id != before.id) return true;
-    return now->state == kExpelledPeer && before.state != kExpelledPeer;
-  });
+// Whether a site has been forgotten or expelled since the last round. One that was expelled, comes back and
+// cannot be linked counts once, until its link is up.
+bool LinkKeeper::note_given_up(const std::vector<PeerRow>& peers) {
+  bool news = false;
+  for (const PeerRow& before : peers_) {
+    const bool stays = before.id == 0 || std::any_of(peers.begin(), peers.end(), [&](const PeerRow& peer) {
+                         return peer.name == before.name && peer.id == before.id;
+                       });
+    news |= !stays;
+  }
+  for (const PeerRow& peer : peers) {
+    if (peer.state == "up") expelled_.erase(peer.id);
+    if (peer.state == kExpelledPeer) news |= expelled_.insert(peer.id).second && !peers_.empty();
+  }
+  peers_ = peers;
+  return news;
 }
 
 // A peer's PostgreSQL applies commit by commit, and each costs it as much as some twenty rows. While one that

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -33,7 +34,7 @@ class LinkKeeper {
   void round();
   void add_options();
   void follow_peers();
-  bool has_given_up(const std::vector<backend::PeerRow>& peers) const;
+  bool note_given_up(const std::vector<backend::PeerRow>& peers);
   void end_links();
   void log_frontier();
   void set_pace();
@@ -47,6 +48,7 @@ class LinkKeeper {
   bool prepared_ = false;                                                       // the options are in SQL
   std::map<std::string, std::pair<std::string, std::unique_ptr<Link>>> links_;  // by name: conninfo, link
   std::vector<backend::PeerRow> peers_;                                         // a round ago
+  std::set<backend::SiteId> expelled_;  // and what of it has been told
   std::string trouble_;
   std::mutex mutex_;
   std::condition_variable stop_asked_;

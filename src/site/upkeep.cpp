@@ -110,8 +110,11 @@ void Upkeep::follow_role() {
     checkpointer_.note_seen(foreign);
     checkpointer_.hurry();
     guarded_ = lease;
+    checkpoint_trouble_.clear();
   } catch (const backend::AppendError& error) {
-    log_debug("The checkpoint has to wait", {{"cause", error.what()}});
+    // Tried again at once, so it is said once.
+    if (checkpoint_trouble_.empty()) log_warning("The checkpoint has to wait", {{"cause", error.what()}});
+    checkpoint_trouble_ = error.what();
   }
 }
 

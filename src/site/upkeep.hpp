@@ -41,7 +41,7 @@ class Upkeep {
   Clock::time_point next_round_;
   std::uint64_t foreign_rows_ =
       0;  // how many of other sites had come before the last piece of the checkpoint
-  std::string trouble_;
+  std::string trouble_, checkpoint_trouble_;
   std::mutex mutex_;
   std::condition_variable stop_asked_;
   bool stopping_ = false;

@@ -55,6 +55,17 @@ TEST(PostgresqlConnectionTest, CarriesParametersInBinary) {
       0);
 }
 
+TEST(PostgresqlConnectionTest, HasNoLimitsOfTheRole) {
+  const auto& cluster = shared_cluster();
+  cluster.sql(
+      "DROP ROLE IF EXISTS limited; CREATE ROLE limited LOGIN; "
+      "ALTER ROLE limited SET statement_timeout = '50ms'; ALTER ROLE limited SET idle_session_timeout = "
+      "'50ms'");
+  PgConnection connection(cluster.url("postgres", "limited"));
+  EXPECT_NO_THROW(connection.exec("SELECT pg_sleep(0.2)"));
+  EXPECT_EQ(connection.exec("SHOW idle_session_timeout").string(0, 0), "0");
+}
+
 TEST(PostgresqlConnectionTest, GoesOnAfterAnError) {
   PgConnection connection(shared_cluster().url());
   const PgError error = error_of([&] { connection.exec("SELECT 1; SELECT 1 / 0; SELECT 2"); });
