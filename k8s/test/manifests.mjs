@@ -45,6 +45,15 @@ export const manifestChecks = {
     assert.equal(set.spec.template.spec.volumes.find((v) => v.name === "data").persistentVolumeClaim.claimName, "mine");
   },
 
+  "a spread constraint keeps the selector that it has"() {
+    const constraint = { maxSkew: 1, topologyKey: "zone", whenUnsatisfiable: "ScheduleAnyway" };
+    const labelSelector = { matchLabels: { "app.kubernetes.io/name": "isthmus" } };
+    const documents = render({ postgresql, topologySpreadConstraints: [{ ...constraint, labelSelector }, constraint] });
+    const [own, added] = workload(documents).spec.template.spec.topologySpreadConstraints;
+    assert.deepEqual(own.labelSelector, labelSelector);
+    assert.deepEqual(added.labelSelector.matchLabels, workload(documents).spec.selector.matchLabels);
+  },
+
   "with PostgreSQL: several servers that find each other"() {
     const documents = render({ postgresql });
     none(documents, "StatefulSet", "PersistentVolumeClaim");

@@ -49,8 +49,12 @@ spec:
   {{- with .Values.topologySpreadConstraints }}
   topologySpreadConstraints:
     {{- range . }}
+    {{- $constraint := . }}
+    {{- if not (hasKey . "labelSelector") }}
     {{- $own := dict "labelSelector" (dict "matchLabels" (include "isthmus.selectorLabels" $ | fromYaml)) }}
-    - {{ toYaml (merge (dict) . $own) | nindent 6 | trim }}
+    {{- $constraint = merge $own . }}
+    {{- end }}
+    - {{ toYaml $constraint | nindent 6 | trim }}
     {{- end }}
   {{- end }}
   {{- with .Values.initContainers }}
