@@ -337,7 +337,9 @@ PgConnection::PgConnection(const std::string& conninfo, PgConnectOptions options
   PQsetNoticeProcessor(
       connection_.get(), [](void*, const char*) {}, nullptr);
   // Limits of the role or the database are made for applications. Ours are the waits of each call.
-  if (!options_.replication) exec("SET statement_timeout = 0; SET idle_session_timeout = 0");
+  // (A version without the second is refused with better words.)
+  if (!options_.replication && server_version() >= 140000)
+    exec("SET statement_timeout = 0; SET idle_session_timeout = 0");
 }
 
 void PgConnection::lost(const std::string& why) { throw PgError(one_line(why.c_str()), "", true); }

@@ -103,6 +103,9 @@ void Keyspace::drop_all(Shard& s, std::uint8_t db) {
     destroy(s, node);
   });
   sizes_[db].fetch_sub(keys, std::memory_order_relaxed);
+  if (s.keys_with_deadline != 0) return;
+  s.deadlines = {};
+  s.next_deadline.store(kNoDeadline, std::memory_order_relaxed);
 }
 
 FoldResult Keyspace::fold_flush(const Row& row, SiteIndex site) {
