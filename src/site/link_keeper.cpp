@@ -142,7 +142,8 @@ bool LinkKeeper::note_given_up(const std::vector<PeerRow>& peers) {
   }
   for (const PeerRow& peer : peers) {
     if (peer.state == "up") expelled_.erase(peer.id);
-    if (peer.id != 0 && peer.state == kExpelledPeer) news |= expelled_.insert(peer.id).second && !peers_.empty();
+    if (peer.id != 0 && peer.state == kExpelledPeer)
+      news |= expelled_.insert(peer.id).second && !peers_.empty();
   }
   peers_ = peers;
   return news;
