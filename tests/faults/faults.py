@@ -25,6 +25,7 @@ STOP_SECONDS = 20.0      # SIGTERM or a fast stop may take so long
 RECOVERY_SECONDS = 20.0  # without service for so long is a finding after any fault
 HOPELESS = 3             # faults that service did not come back from: more say nothing new
 PROBE_PAUSE = 0.01
+LOGS = b"backend_available:1"
 # What to ask the database when service does not come back.
 DIAGNOSIS = (
     "SELECT * FROM isthmus.lease",
@@ -71,7 +72,8 @@ class Health:
         self.waiting = []  # (server's name, since when, future)
 
     async def probe(self, server):
-        """Writes all the time; every success that began after the last trouble ends the doubt about this server."""
+        """Writes all the time; every success that began after the last trouble ends the doubt about this server, once it says that
+        its own session with the database is back too: a write may have been done by the other server."""
         connection = Connection(self.world, server)
         number = 0
         while True:
@@ -80,15 +82,21 @@ class Health:
             try:
                 if is_ok(await connection.command("SET", f"probe:{server.name}", number)):
                     self.good(server.name, began, time.monotonic())
+                    await self.end_doubt(server.name, began, connection)
             except (Broken, Unreachable):
                 pass
             await asyncio.sleep(PROBE_PAUSE)
 
-    def good(self, name, began, now):
+    async def end_doubt(self, name, began, connection):
         ended = self.trouble_ended[name]
-        if ended is not None and began >= ended:
-            self.doubts.end(name, now)
+        if ended is None or began < ended:
+            return
+        told = await connection.command("INFO", "isthmus")
+        if LOGS in told.value and self.trouble_ended[name] == ended:
+            self.doubts.end(name, time.monotonic())
             self.trouble_ended[name] = None
+
+    def good(self, name, began, now):
         for entry in list(self.waiting):
             if entry[0] == name and began >= entry[1]:
                 self.waiting.remove(entry)
