@@ -14,6 +14,9 @@ namespace {
 constexpr std::size_t kStatementBytes = 16U << 20U;
 /// And at most so many rows: it must be over long before the session counts as lost for its silence.
 constexpr std::size_t kStatementRows = 10'000;
+bool fills_statement(std::size_t rows, std::size_t bytes) {
+  return rows >= kStatementRows || bytes >= kStatementBytes;
+}
 /// A flush looks at so many keys or fields in one transaction.
 constexpr int kFlushRows = 2000;
 /// A row of the log can be older than its commit by as long as its transaction took, and a vector older than
@@ -67,9 +70,7 @@ struct KeyArrays {
       totals.add_null();
     }
   }
-  bool full() const {
-    return key.size() >= kStatementRows || key.bytes() + value.bytes() + totals.bytes() >= kStatementBytes;
-  }
+  bool full() const { return fills_statement(key.size(), key.bytes() + value.bytes() + totals.bytes()); }
 };
 
 struct FieldArrays {
@@ -96,8 +97,7 @@ struct FieldArrays {
     }
   }
   bool full() const {
-    return key.size() >= kStatementRows ||
-           key.bytes() + field.bytes() + value.bytes() + totals.bytes() >= kStatementBytes;
+    return fills_statement(key.size(), key.bytes() + field.bytes() + value.bytes() + totals.bytes());
   }
 };
 
@@ -253,7 +253,7 @@ void delete_fields(PgConnection& connection, const CheckpointChunk& chunk) {
     db.add(std::int64_t{stored.db});
     key.add(std::string_view(stored.key));
     field.add(std::string_view(stored.field));
-    if (db.size() >= kStatementRows || key.bytes() + field.bytes() >= kStatementBytes) delete_gathered();
+    if (fills_statement(db.size(), key.bytes() + field.bytes())) delete_gathered();
   }
   delete_gathered();
 }

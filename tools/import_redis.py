@@ -27,10 +27,9 @@ SOCKET_SECONDS = 60
 # The first byte of what DUMP answers (rdb.h of Redis up to 7.4).
 TYPES = {0: "string", 2: "set", 11: "set", 20: "set", 4: "hash", 9: "hash", 13: "hash", 16: "hash", 1: "list", 10: "list",
          14: "list", 18: "list", 3: "zset", 5: "zset", 12: "zset", 17: "zset", 15: "stream", 19: "stream", 21: "stream",
-         6: "module value", 7: "module value"}
-# Hashes whose fields have times to live of their own (Redis 7.4), which the target does not know.
-EXPIRING_HASHES = (22, 23, 24, 25)
-EXPIRING_HASH = "hash with fields that expire"
+         6: "module value", 7: "module value",
+         # Times to live of fields (Redis 7.4) the target does not know.
+         **dict.fromkeys((22, 23, 24, 25), "hash with fields that expire")}
 PLURALS = {"hash": "hashes", "zset": "sorted sets"}
 # The target cannot take what DUMP answers: it has no RESTORE, or the source writes a newer format than it reads.
 CANNOT_RESTORE = (b"ERR unknown command", b"ERR DUMP payload version")
@@ -205,7 +204,7 @@ class Copy:
         answers = self.target.many([["RESTORE", key, left_ms, payload] + self.replace for key, payload, left_ms in batch])
         by_type = []
         for (key, payload, _), answer in zip(batch, answers):
-            kind = EXPIRING_HASH if payload[0] in EXPIRING_HASHES else TYPES.get(payload[0], "value of an unknown type")
+            kind = TYPES.get(payload[0], "value of an unknown type")
             if not isinstance(answer, ErrorReply):
                 self.copied[kind] += 1
             elif answer.text.startswith(CANNOT_RESTORE) and kind in ("string", "hash", "set"):
