@@ -161,13 +161,15 @@ func (l *listener) hears(left bool, publisher *redis.Client, who string) {
 	if left {
 		event, user = "del", room+"/a"
 	}
-	// What comes twice comes before a message that is sent when the first has come.
+	// What comes twice comes before a message that is sent when the first has come. Each watcher has a message of its own: a site
+	// tells an expiry by its own clock, so the message that another watcher's site sent on can be here before the expiry is told.
+	fence := "fence of " + who
 	var heard []string
-	for name := " "; name != "" && name != "fence"; {
+	for name := " "; name != "" && name != fence; {
 		_, name = l.next()
 		if name == "del" || name == "expired" {
 			heard = append(heard, name)
-			publisher.Publish(eventsOf(user), "fence")
+			publisher.Publish(eventsOf(user), fence)
 		}
 	}
 	equal(who+" hears", strings.Join(heard, " "), event)
