@@ -87,10 +87,17 @@ apt_install() {
   for package in "${services[@]}"; do keep_service_off "$package"; done
 }
 
+# Tried three times, as a mirror does not always answer. What apt-get says is shown if it fails each time.
 apt_get_install() {
-  local log status=0
+  local log attempt attempts=3 pause_seconds=20 status=1
   log=$(mktemp)
-  { apt_get update && apt_get install -y --no-install-recommends "$@"; } >"$log" 2>&1 || status=$?
+  for ((attempt = 1; attempt <= attempts; ++attempt)); do
+    status=0
+    { apt_get update && apt_get install -y --no-install-recommends "$@"; } >>"$log" 2>&1 || status=$?
+    if [ "$status" -eq 0 ] || [ "$attempt" -eq "$attempts" ]; then break; fi
+    echo "apt-get failed; again in $pause_seconds s" | tee -a "$log" >&2
+    sleep "$pause_seconds"
+  done
   if [ "$status" -ne 0 ]; then
     cat "$log" >&2
     echo "apt-get could not install: $*" >&2
