@@ -7,7 +7,7 @@ import normalise
 import resp
 from resp import Reply
 
-STEP_SECONDS = 3.0  # the longest wait for an answer or an awaited message
+STEP_SECONDS = resp.REPLY_SECONDS  # the longest wait for an answer or an awaited message
 AFTER_FAILURE_SECONDS = 0.1  # further waits in a case that has already failed so
 
 
@@ -18,11 +18,12 @@ def failure(text):
 class CaseRun:
     """The connections of a case on one server."""
 
-    def __init__(self, port, protocol, transcript, start_time):
+    def __init__(self, port, protocol, transcript, start_time, step_seconds):
         self.port = port
         self.protocol = protocol
         self.transcript = transcript
         self.start_time = start_time
+        self.step_seconds = step_seconds
         self.clients = {}
         self.variables = {}
         self.broken = set()  # connections that may stand in the middle of a request
@@ -30,7 +31,7 @@ class CaseRun:
 
     def client(self, number):
         if number not in self.clients:
-            client = resp.Client(self.port, timeout=STEP_SECONDS)
+            client = resp.Client(self.port, timeout=self.step_seconds)
             self.clients[number] = client
             if self.protocol == 3:
                 client.hello(3)
@@ -40,7 +41,7 @@ class CaseRun:
         client = self.client(step.conn)
         if client.closed:
             return [failure("closed")]
-        client.timeout = AFTER_FAILURE_SECONDS if self.failed else STEP_SECONDS
+        client.timeout = AFTER_FAILURE_SECONDS if self.failed else self.step_seconds
         try:
             return self._answers(client, step)
         except resp.Timeout as error:
@@ -172,7 +173,7 @@ class CaseRun:
             client.set_protocol(None)
             client.send("RESET")
             while True:
-                reply = client.read(AFTER_FAILURE_SECONDS if self.failed else STEP_SECONDS)
+                reply = client.read(AFTER_FAILURE_SECONDS if self.failed else self.step_seconds)
                 if reply.kind == "simple" and reply.value == b"RESET":
                     return [] if monitoring else extra
                 extra.append(reply)

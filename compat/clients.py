@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 
 import servers
 from checks import Checks
@@ -33,6 +34,7 @@ BUILD = HERE.parent / "build" / "clients"
 BEGIN, END = "<!-- compat/clients.py: begin -->\n", "<!-- compat/clients.py: end -->\n"
 PASSWORD = "client-secret"
 RUN_SECONDS = 240
+INSTALL_ATTEMPTS, INSTALL_PAUSE_SECONDS = 3, 20  # a registry does not always answer
 CROWD = 500  # browsers at each of the two servers of an application
 LAST_LINE = re.compile(r"^(\d+) passed, (\d+) failed$")
 PLACES = ("one site", "two sites")
@@ -144,7 +146,14 @@ def install():
     """npm's packages, unless they are those of the lock file already, and the programs that want a compiler."""
     lock, installed = PROGRAMS / "package-lock.json", PROGRAMS / "node_modules" / ".lock-of-this-folder"
     if not installed.exists() or not filecmp.cmp(lock, installed, shallow=False):
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=PROGRAMS, check=True)
+        for attempt in range(1, INSTALL_ATTEMPTS + 1):
+            status = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=PROGRAMS, check=False).returncode
+            if status == 0:
+                break
+            if attempt == INSTALL_ATTEMPTS:
+                sys.exit(f"npm ci failed {attempt} times, in the end with status {status}")
+            print(f"npm ci failed with status {status}; again in {INSTALL_PAUSE_SECONDS} s", flush=True)
+            time.sleep(INSTALL_PAUSE_SECONDS)
         shutil.copyfile(lock, installed)
     for step in (["-S", str(PROGRAMS), "-B", str(BUILD), "-DCMAKE_BUILD_TYPE=Release"], ["--build", str(BUILD)]):
         subprocess.run(["cmake", *step], check=True, stdout=subprocess.DEVNULL)

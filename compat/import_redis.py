@@ -14,6 +14,7 @@ from checks import Checks
 
 TOOL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools", "import_redis.py")
 SECONDS = 60
+MIGRATE_MS = 30_000
 DEADLINE_TOLERANCE_MS = 30_000  # on a machine that is busy; without load it is a few
 STRINGS = 600
 
@@ -79,12 +80,12 @@ def values(client, keys):
 
 def check_other_ways(checks, source, target):
     """redis-server's own MIGRATE, and RESTORE through redis-cli --pipe."""
-    theirs, ours = resp.Client(source), resp.Client(target)
-    answer = theirs.command("MIGRATE", "127.0.0.1", target, "", 5, 5000, "COPY", "KEYS", *MOVED)
+    theirs, ours = resp.Client(source, timeout=SECONDS), resp.Client(target)
+    answer = theirs.command("MIGRATE", "127.0.0.1", target, "", 5, MIGRATE_MS, "COPY", "KEYS", *MOVED)
     checks.equal("MIGRATE of redis-server", answer.text(), "+OK")
-    answer = theirs.command("MIGRATE", "127.0.0.1", target, "s:2", 5, 5000, "COPY")
+    answer = theirs.command("MIGRATE", "127.0.0.1", target, "s:2", 5, MIGRATE_MS, "COPY")
     checks.equal("MIGRATE of one key", answer.text(), "+OK")
-    answer = theirs.command("MIGRATE", "127.0.0.1", target, "s:2", 5, 5000, "COPY")
+    answer = theirs.command("MIGRATE", "127.0.0.1", target, "s:2", 5, MIGRATE_MS, "COPY")
     checks.check("MIGRATE over a key that is there", "BUSYKEY" in answer.text(), answer.text())
     ours.command("SELECT", 5)
     checks.equal("what MIGRATE has brought", values(ours, MOVED), values(theirs, MOVED))

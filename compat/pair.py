@@ -36,7 +36,7 @@ class Pair:
         return all(self._reaches(number) for number in (0, 1))
 
     def _reaches(self, number):
-        clients = [resp.Client(self.port(side), timeout=10) for side in (number, number + 1)]
+        clients = [resp.Client(self.port(side)) for side in (number, number + 1)]
         try:
             for side, client in zip((number, number + 1), clients):
                 if self.servers[side % 2].password:

@@ -19,7 +19,7 @@ CHANNELS = ["a", "b", "ab", "news.x", "", "\x00\xff"]
 PATTERNS = ["*", "a*", "?", "[ab]", "news.*", "", "\x00*"]
 SUBSCRIBERS = 3
 CHECK_EVERY = 20
-MESSAGE_SECONDS = 2.0
+MESSAGE_SECONDS = resp.REPLY_SECONDS
 
 
 class Generator:

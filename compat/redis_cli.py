@@ -211,17 +211,17 @@ def check_terminal(checks, ours):
     """An interactive session: redis-cli asks for COMMAND DOCS to show hints while one types."""
     session = Follow(ours, terminal=True)
     prompt = b"127.0.0.1:%d> " % ours.port
-    if not checks.check("there is a prompt", session.wait_for(re.escape(prompt), seconds=5), session.output):
+    if not checks.check("there is a prompt", session.wait_for(re.escape(prompt)), session.output):
         session.end()
         return
 
     def say(text, answer):
         start = len(session.output)
         session.type(text + b"\r")
-        match = session.wait_for(answer, 5, start)
+        match = session.wait_for(answer, start=start)
         checks.check(f"{text.decode()} answers {answer!r}", match, session.output[start:])
         # What is typed before the next prompt is thrown away by the terminal.
-        session.wait_for(rb"127\.0\.0\.1:\d+[^>\r\n]*> ", 5, start + match.end() if match else len(session.output))
+        session.wait_for(rb"127\.0\.0\.1:\d+[^>\r\n]*> ", start=start + match.end() if match else len(session.output))
 
     say(b"set greeting hello", rb"\nOK\r")
     say(b"get greeting", rb'\n"hello"\r')
@@ -239,9 +239,11 @@ def check_terminal(checks, ours):
     start = len(session.output)
     session.type(b"hset ")
     # The hint is what COMMAND DOCS says of the arguments: ours or, when the server tells none, redis-cli's own table.
-    checks.check("a hint while typing", session.wait_for(rb"key", seconds=5, start=start), session.output[start:])
+    checks.check("a hint while typing", session.wait_for(rb"key", start=start), session.output[start:])
     session.type(b"\x15" + b"subscribe ch\r")
-    checks.check("SUBSCRIBE in a session", session.wait_for(rb"Reading messages", start=start), session.output[start:])
+    # redis-cli says "Reading messages" before it has sent the command.
+    acknowledged = rb'1\) "subscribe"\r\n2\) "ch"\r\n3\) \(integer\) 1\r\n'
+    checks.check("SUBSCRIBE in a session", session.wait_for(acknowledged, start=start), session.output[start:])
     run(ours, "PUBLISH", "ch", "to the terminal")
     checks.check("a message in a session", session.wait_for(rb"to the terminal", start=start), session.output[start:])
     session.end()

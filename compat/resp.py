@@ -13,6 +13,7 @@ SUBSCRIPTION_KINDS = (b"subscribe", b"unsubscribe", b"psubscribe", b"punsubscrib
 MESSAGE_KINDS = {b"message": 3, b"pmessage": 4, b"smessage": 3}
 AGGREGATES = ("array", "set", "push")
 RESP3_ONLY = b"_%~>,#=(|!"
+REPLY_SECONDS = 20.0  # the longest wait for an answer: far more than any takes, for a machine that stands still now and then
 
 
 class ProtocolError(Exception):
@@ -215,7 +216,7 @@ class Client:
     """A connection. Pushes (RESP3), and on a RESP2 connection the messages of subscriptions, are kept apart from replies,
     in `pushes`. All waits end at a deadline with Timeout."""
 
-    def __init__(self, port, host="127.0.0.1", timeout=5.0, strict=True):
+    def __init__(self, port, host="127.0.0.1", timeout=REPLY_SECONDS, strict=True):
         self.timeout = timeout
         self.strict = strict
         self.socket = socket.create_connection((host, port), timeout=timeout)

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import threading
 import time
 
 import sites
+from cluster import free_port  # (sites has set the path)
 
 # Values of --backend beside memory: and sqlite: (which is a file in the folder of the server). What is compared with redis-server is
 # the writer of a site of one server, or the second server of a site, which forwards to the first what changes state.
@@ -25,7 +25,7 @@ FOLLOWER = "postgresql:follower"
 BACKENDS = f"memory:, sqlite: (in a temp folder), {POSTGRESQL} or {FOLLOWER} (a private cluster)"
 READY = b"Ready to accept connections"
 WRITER = b"This server is the writer of its site"
-START_SECONDS = 20
+START_SECONDS = 60
 STOP_SECONDS = 10
 # What a sanitizer or a failed check of ours writes before the end.
 BROKEN_LOG = re.compile(r"runtime error:|Sanitizer|terminate called|Assertion .* failed")
@@ -57,12 +57,6 @@ def argument_parser(description, backend=True):
 
 class StartError(Exception):
     """The server did not get ready."""
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Server:
@@ -164,7 +158,13 @@ class Server:
         self.follower = threading.Thread(target=follow, daemon=True)
         self.follower.start()
         ready.wait(START_SECONDS)
-        return self.process.poll() is None and any(READY in line for line in self.log)
+        if process.poll() is None and any(READY in line for line in list(self.log)):
+            return True
+        # One that is only slow would hold the lock of the database that the next one wants.
+        process.kill()
+        process.wait()
+        self.follower.join(2)
+        return False
 
     def alive(self):
         """Whether it runs, and the other one of its site."""

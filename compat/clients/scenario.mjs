@@ -75,8 +75,10 @@ async function events(adapter, a, b, subscriber) {
   const inbox = new Inbox();
   await adapter.subscribe(subscriber, 'pattern', `__keyspace@${database}__:lock`, (channel, payload) =>
     inbox.push(`${channel} ${payload}`));
-  await adapter.call(a, 'SET', 'lock', '1', 'PX', '300', 'NX');
+  await adapter.call(a, 'SET', 'lock', '1', 'PX', '100000', 'NX');
   check('the event set', await inbox.find((event) => event === `__keyspace@${database}__:lock set`), inbox.items);
+  // Only now is its end made near: a site which a key reaches after its time tells that it has expired and nothing else.
+  await adapter.call(a, 'PEXPIRE', 'lock', '300');
   check('the event expired', await inbox.find((event) => event === `__keyspace@${database}__:lock expired`), inbox.items);
   equal('an expired key', await adapter.getBuffer(b, 'lock'), null);
   await adapter.call(a, 'SET', 'long', '1', 'EX', '100');

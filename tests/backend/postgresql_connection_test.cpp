@@ -59,10 +59,9 @@ TEST(PostgresqlConnectionTest, HasNoLimitsOfTheRole) {
   const auto& cluster = shared_cluster();
   cluster.sql(
       "DROP ROLE IF EXISTS limited; CREATE ROLE limited LOGIN; "
-      "ALTER ROLE limited SET statement_timeout = '50ms'; ALTER ROLE limited SET idle_session_timeout = "
-      "'50ms'");
+      "ALTER ROLE limited SET statement_timeout = '1s'; ALTER ROLE limited SET idle_session_timeout = '60s'");
   PgConnection connection(cluster.url("postgres", "limited"));
-  EXPECT_NO_THROW(connection.exec("SELECT pg_sleep(0.2)"));
+  EXPECT_NO_THROW(connection.exec("SELECT pg_sleep(1.5)"));
   EXPECT_EQ(connection.exec("SHOW idle_session_timeout").string(0, 0), "0");
 }
 
@@ -80,9 +79,8 @@ TEST(PostgresqlConnectionTest, GoesOnAfterAnError) {
 }
 
 TEST(PostgresqlConnectionTest, GivesUpAServerThatDoesNotAnswer) {
-  PgConnectOptions options;
-  options.statement_wait = 200ms;
-  PgConnection connection(shared_cluster().url(), options);
+  PgConnection connection(shared_cluster().url());
+  connection.set_statement_wait(200ms);
   const auto begin = std::chrono::steady_clock::now();
   const PgError error = error_of([&] { connection.exec("SELECT pg_sleep(60)"); });
   EXPECT_TRUE(error.connection_lost) << error.what();

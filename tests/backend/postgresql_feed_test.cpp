@@ -326,9 +326,7 @@ TEST_F(PostgresqlFeedTest, ForeignTransactionDoesNotDelayIt) {
   foreign.exec("BEGIN");
   foreign.exec("INSERT INTO other VALUES (1)");
   const auto feed = open();
-  const Clock::time_point start = Clock::now();
-  feed->begin();
-  EXPECT_LT(Clock::now() - start, 1s);
+  feed->begin();  // if it waited for the transaction, that would end with an error after some seconds
   Writer writer(url(), kOrigin);
   writer.commit_sets(3);
   Follower follower;
@@ -464,7 +462,7 @@ TEST_F(PostgresqlFeedTest, DoesNotHoldUpAFastShutdown) {
   writer.commit_sets(100);
   const Clock::time_point start = Clock::now();
   cluster_.stop();
-  EXPECT_LT(Clock::now() - start, 5s);
+  EXPECT_LT(Clock::now() - start, 20s);
   EXPECT_THROW(streaming.get(), FeedError);
   Follower follower;
   EXPECT_THROW(idle->read_state(follower), FeedError);

@@ -62,7 +62,7 @@ TEST(PostgresqlLinksTest, BringsRowsWithAllThatMattersElsewhere) {
   const Clock::time_point begin = Clock::now();
   a.write({row, count});
   ASSERT_TRUE(becomes([&] { return b.rows_of(a) >= 2; }));
-  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(3));
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(10));
   EXPECT_THAT(b.cluster().sql(
                   "SELECT origin - " + std::to_string(a.lease) +
                   ", seq, kind, key, expire_at, event, requester, reply, copied, base_version, base_site, "

@@ -56,7 +56,8 @@ std::string failure(const Body& body) {
 
 class PostgresqlLogTest : public ::testing::Test {
  protected:
-  PostgresqlLogTest() : log_(open_connected(database_.url())) {}
+  explicit PostgresqlLogTest(std::chrono::seconds retention = 600s)
+      : log_(open_connected(database_.url(), retention)) {}
   SharedLog& shared() const { return *log_->shared(); }
   void append(const std::vector<Row>& rows) const { log_->append(make_batch(rows)); }
   /// Ends the session of this name from outside.
@@ -138,7 +139,13 @@ TEST_F(PostgresqlLogTest, WritesFewRowsAsItWritesMany) {
       << "a transaction for each append";
 }
 
-TEST_F(PostgresqlLogTest, FindsAnotherPlaceWhenThePartitionOfTheTimeTakesNoMore) {
+/// Partitions of hours, so that no test meets the edge between two.
+class PostgresqlPlaceTest : public PostgresqlLogTest {
+ protected:
+  PostgresqlPlaceTest() : PostgresqlLogTest(24h) {}
+};
+
+TEST_F(PostgresqlPlaceTest, FindsAnotherWhenThePartitionOfTheTimeTakesNoMore) {
   append({make_row(1, RowKind::set, "k")});
   const std::string partition = database_.value("SELECT tableoid::regclass FROM isthmus.log");
   EXPECT_NE(partition, "isthmus.log_default");
@@ -151,7 +158,7 @@ TEST_F(PostgresqlLogTest, FindsAnotherPlaceWhenThePartitionOfTheTimeTakesNoMore)
               ElementsAre("1|" + partition, "2|isthmus.log_default", "3|isthmus.log_default"));
 }
 
-TEST_F(PostgresqlLogTest, FindsAnotherPlaceWhenThePartitionOfTheTimeIsGone) {
+TEST_F(PostgresqlPlaceTest, FindsAnotherWhenThePartitionOfTheTimeIsGone) {
   append({make_row(1, RowKind::set, "k")});
   database_.sql("DROP TABLE " + database_.value("SELECT tableoid::regclass FROM isthmus.log"));
   append({make_row(2, RowKind::set, "k")});
@@ -240,7 +247,7 @@ TEST_F(PostgresqlLogTest, HandsTheLockOverWhenItsSessionDies) {
   EXPECT_FALSE(shared().connected());
   other->shared()->disconnect();
   ASSERT_TRUE(other->shared()->connect(why)) << why;
-  EXPECT_TRUE(other->shared()->try_lock());
+  EXPECT_TRUE(becomes([&] { return other->shared()->try_lock(); }));
 }
 
 TEST_F(PostgresqlLogTest, WritesTheLeaseWithItsRow) {
@@ -415,20 +422,21 @@ TEST_F(PostgresqlLogTest, EndsAHolderThatIsSilentAndNoOther) {
   append({lease_row(500, 1, "a:1")});
   const ServerRow self{2, "b:2", "v", 0, false};
   const auto begin = std::chrono::steady_clock::now();
+  auto silent = begin;  // from its last beat on
   while (std::chrono::steady_clock::now() - begin < 4s) {
+    silent = std::chrono::steady_clock::now();
     shared().beat(500);
     candidate->shared()->upkeep(self, 0);
     ASSERT_FALSE(candidate->shared()->try_lock()) << "while it beats";
     std::this_thread::sleep_for(100ms);
   }
-  const auto silent = std::chrono::steady_clock::now();
   EXPECT_TRUE(becomes([&] {
     candidate->shared()->upkeep(self, 0);
     return candidate->shared()->try_lock();
   }));
   const auto took = std::chrono::steady_clock::now() - silent;
   EXPECT_GT(took, 2800ms);
-  EXPECT_LT(took, 6s);
+  EXPECT_LT(took, 20s);
   EXPECT_THAT(failure([&] { append({make_row(1, RowKind::set, "k", "", "v")}); }), HasSubstr("unavailable"));
 }
 
@@ -513,7 +521,7 @@ TEST_F(PostgresqlCutTest, WaitsForNobodyWhoReadsTheLog) {
   const auto begin = std::chrono::steady_clock::now();
   EXPECT_FALSE(log_->cut());
   EXPECT_FALSE(log_->cut());
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, 3s);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 9s);
   append({make_row(4, RowKind::set, "k", "", "v")});
   EXPECT_TRUE(has_old_partition());
   reader.sql("COMMIT");

@@ -72,6 +72,7 @@ class Lag:
 
     TICK, REMEMBERED = 0.05, 15.0
     STALL = 0.5  # seconds from which on a flush of a few bytes is one
+    REFUSED_SECONDS = 10.0  # how long after a stall writes may be refused
 
     def __init__(self):
         self.late = collections.deque()  # (when, seconds), of the last while, without those that a later and greater one outdoes
@@ -117,6 +118,11 @@ class Lag:
         """For how many seconds of that time the machine did nothing for anybody, at least."""
         going_on = [(since, end) for since in (self.ticked, self.flushing) if since is not None and end - since > self.STALL]
         return max([0.0] + [min(until, end) - max(since, begin) for since, until in self.stalls + going_on])
+
+    def explains_refusal(self, began, ended):
+        """Whether the machine stood still so long, shortly before or while a write was refused, that a commit can have missed its
+        deadline (--commit-timeout), after which a server refuses writes until it knows what became of it."""
+        return self.stalled(began - self.REFUSED_SECONDS, ended) >= SLOW_SECONDS
 
     def lately(self, now):
         """The greatest lateness in the time that a message may be under way."""
@@ -224,7 +230,8 @@ class SiteClient(Client):
         good = await super().write(commands, acknowledged, unknown, is_good)
         seconds = time.monotonic() - began
         if not good:
-            self.judge_service(began, f"did not take {commands[-1][0]}")
+            if not self.world.lag.explains_refusal(began, began + seconds):
+                self.judge_service(began, f"did not take {commands[-1][0]}")
         elif not self.world.trouble[self.site].touches(began, began + seconds):
             self.world.slowest[self.site] = max(self.world.slowest[self.site], seconds)
             if seconds - self.world.lag.stalled(began, began + seconds) > SLOW_SECONDS:

@@ -7,6 +7,9 @@ that started it.
 
 import asyncio
 import ctypes
+import errno
+import functools
+import itertools
 import os
 import pathlib
 import pwd
@@ -30,6 +33,8 @@ LINK_SETTINGS = {"max_logical_replication_workers": 20, "max_worker_processes": 
 READY = b"Ready to accept connections"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LIBC = ctypes.CDLL(None)
+# Below 32768, from where on the kernel gives ports away (ip_local_port_range). tests/support/ports.hpp has the same blocks.
+FIRST_PORT, PORTS_OF_BLOCK, PORT_BLOCKS = 10_000, 500, 44
 
 
 def end_with_parent(number):
@@ -37,11 +42,39 @@ def end_with_parent(number):
     return lambda: LIBC.prctl(PR_SET_PDEATHSIG, number)
 
 
+def bound_socket(port):
+    """A socket bound to the port of the loopback interface, or None if that is taken. Without SO_REUSEADDR, so that what
+    connections have left behind counts as well."""
+    bound = socket.socket()
+    try:
+        bound.bind(("127.0.0.1", port))
+    except OSError as error:
+        bound.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return None
+    return bound
+
+
+@functools.cache
+def port_block():
+    """(socket, ports) of a block that belongs to this process: it holds the socket, and with it the first port, until it ends.
+    The ports come in turn, without an end."""
+    for i in range(PORT_BLOCKS):
+        first = FIRST_PORT + (os.getpid() + i) % PORT_BLOCKS * PORTS_OF_BLOCK
+        if held := bound_socket(first):
+            return held, itertools.cycle(range(first + 1, first + PORTS_OF_BLOCK))
+    raise RuntimeError("every block of ports has a process")
+
+
 def free_port():
-    """A TCP port of the loopback interface that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port of the loopback interface that nobody listens on, and that nobody takes before the server begins or while it
+    begins again: neither the kernel for somebody who wants any port, nor another process of tests."""
+    for port in itertools.islice(port_block()[1], PORTS_OF_BLOCK - 1):
+        if probe := bound_socket(port):
+            probe.close()
+            return port
+    raise RuntimeError("no port of the block is free")
 
 
 class Cluster:

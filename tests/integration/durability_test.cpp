@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <random>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -178,6 +179,9 @@ void write_until_killed(Writer& writer, int port, std::atomic<bool>& stop) {
       }
     }
   } catch (const Closed&) {
+  } catch (const std::system_error& error) {
+    // Gone before this one was there.
+    if (error.code() != std::errc::connection_refused) throw;
   }
 }
 

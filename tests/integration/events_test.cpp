@@ -11,6 +11,7 @@
 
 #include "tests/support/client.hpp"
 #include "tests/support/server.hpp"
+#include "tests/support/stalls.hpp"
 
 namespace isthmus::test {
 namespace {
@@ -108,14 +109,28 @@ double lateness_ms(const Message& message, std::int64_t deadline_ms) {
   return arrived - static_cast<double>(deadline_ms);
 }
 
+// An expired event comes so soon after the deadline, on a machine that does not stand still.
+constexpr double kSoonMs = 1000;
+
+// Runs the commands, which give `key` a deadline, and asks for that. All in one go, as the key may not end
+// before the answer is known.
+std::int64_t deadline_of(Client& client, std::string_view key,
+                         const std::vector<std::vector<std::string_view>>& commands) {
+  std::string pipeline;
+  for (const auto& command : commands) pipeline += resp::encode_request(command);
+  client.send_raw(pipeline + resp::encode_request({"PEXPIRETIME", key}));
+  for (std::size_t i = 0; i < commands.size(); ++i) client.read();
+  return client.read().integer;
+}
+
 TEST_P(Events, ExpiredComesSoonThoughNobodyTouchesTheKey) {
   auto listening = listener({"__keyevent@0__:expired"});
   auto client = connect();
+  const Stalls stalls;
   std::map<std::string, std::int64_t> deadlines;
   for (int i = 0; i < 20; ++i) {
     const auto key = "brief:" + std::to_string(i);
-    client.call({"SET", key, "v", "PX", std::to_string(50 + 25 * i)});
-    deadlines[key] = client.call({"PEXPIRETIME", key}).integer;
+    deadlines[key] = deadline_of(client, key, {{"SET", key, "v", "PX", std::to_string(50 + 25 * i)}});
   }
   double latest = 0;
   for (int i = 0; i < 20; ++i) {
@@ -127,7 +142,7 @@ TEST_P(Events, ExpiredComesSoonThoughNobodyTouchesTheKey) {
     deadlines.erase(message.payload);
   }
   std::printf("    expired events came at most %.1f ms late\n", latest);
-  EXPECT_LT(latest, 1000.0);
+  EXPECT_LT(latest, kSoonMs + stalls.ms());
 }
 
 // With many keys that carry a TTL, of which few end soon, those few are still told of in time.
@@ -145,12 +160,12 @@ TEST_P(Events, ExpiredComesSoonAmongManyKeysWithTtls) {
     for (int n = 0; n < 1000; ++n) ASSERT_EQ(client.read().text, "OK");
   }
   auto listening = listener({"__keyevent@0__:expired"});
+  const Stalls stalls;
   std::map<std::string, std::int64_t> deadlines;
   for (int i = 0; i < 200; ++i) {
     const auto key = "brief:" + std::to_string(i);
-    client.call({"HSET", key, "f", "v"});
-    client.call({"PEXPIRE", key, std::to_string(100 + i * 5)});
-    deadlines[key] = client.call({"PEXPIRETIME", key}).integer;
+    deadlines[key] =
+        deadline_of(client, key, {{"HSET", key, "f", "v"}, {"PEXPIRE", key, std::to_string(100 + i * 5)}});
   }
   double latest = 0;
   for (int i = 0; i < 200; ++i) {
@@ -158,7 +173,7 @@ TEST_P(Events, ExpiredComesSoonAmongManyKeysWithTtls) {
     latest = std::max(latest, lateness_ms(message, deadlines.at(message.payload)));
   }
   std::printf("    among %d keys expired events came at most %.1f ms late\n", many, latest);
-  EXPECT_LT(latest, 1000.0);
+  EXPECT_LT(latest, kSoonMs + stalls.ms());
   EXPECT_EQ(client.call({"DBSIZE"}).integer, many);
 }
 

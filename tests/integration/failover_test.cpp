@@ -14,6 +14,7 @@
 #include "tests/support/postgres_cluster.hpp"
 #include "tests/support/site_fixture.hpp"
 #include "tests/support/site_load.hpp"
+#include "tests/support/stalls.hpp"
 
 namespace isthmus::test {
 namespace {
@@ -21,8 +22,12 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using State = std::map<std::string, std::string>;
 
-// Service must be back so soon after the database is.
-constexpr milliseconds kServiceBack = kSanitized ? milliseconds(8000) : milliseconds(3000);
+// Service must be back so soon after the database is. What the machine loses meanwhile counts several times:
+// who is late for one step of the way back waits for the next turn of another one.
+constexpr double kServiceBackMs = kSanitized ? 20'000 : 3000;
+constexpr int kStallWeight = 3;
+// However slow the machine is, what is sent in an outage is not stale after it.
+const std::vector<std::string> kForgetsNoMessage = {"--message-max-age", "60s"};
 // Enough to have every kind of command under way.
 constexpr int kSomeWrites = 300;
 
@@ -61,9 +66,15 @@ class Failover : public SiteFixture {
     return show(client.call({"SET", "probe", "1"})) == "OK";
   }
   static void expect_service_soon(const std::vector<Server*>& servers) {
+    const Stalls stalls;
     const auto begin = Clock::now();
     for (Server* server : servers) EXPECT_TRUE(eventually([&] { return takes_writes(*server); }));
-    EXPECT_LT(Clock::now() - begin, kServiceBack);
+    const std::chrono::duration<double, std::milli> took = Clock::now() - begin;
+    EXPECT_LT(took.count(), kServiceBackMs + kStallWeight * stalls.ms());
+  }
+  // The state is counted as read a moment after clients see it.
+  static bool rebuilds_once(Server& server) {
+    return eventually([&] { return site_count(server, "state_rebuilds") == 1; });
   }
   // Writes are refused, and everything that needs no database goes on.
   static void expect_outage(Server& server) {
@@ -87,9 +98,7 @@ class DatabaseOutage : public Failover, public testing::WithParamInterface<const
 
 TEST_P(DatabaseOutage, LosesNothingAndHeals) {
   PostgresCluster cluster;
-  // However slow the machine is, what is sent in the outage is not stale after it.
-  const auto [writer, follower] =
-      writer_and_follower(cluster.url(), cluster.url(), {"--message-max-age", "60s"});
+  const auto [writer, follower] = writer_and_follower(cluster.url(), cluster.url(), kForgetsNoMessage);
   Client(writer->port()).call({"SET", "before", "there"});
   start_load({writer, follower});
   const std::string how = GetParam();
@@ -175,7 +184,7 @@ struct Pair {
 TEST_F(Failover, LosesNothingToASynchronousStandby) {
   Pair pair;
   pair.replicate_synchronously();
-  const auto [writer, follower] = writer_and_follower(pair.url(), pair.url());
+  const auto [writer, follower] = writer_and_follower(pair.url(), pair.url(), kForgetsNoMessage);
   start_load({writer, follower});
   pair.fail_over();
   expect_service_soon({writer, follower});
@@ -231,9 +240,13 @@ TEST_F(Failover, AppendsAgainWhatAStandbyLost) {
   ASSERT_TRUE(load_->acknowledges(kSomeWrites));
   pair.fail_over();
   expect_service_soon({writer, follower});
-  EXPECT_TRUE(eventually([&] { return site_count(*writer, "seed_rows") > 0; })) << writer->log();
+  EXPECT_TRUE(eventually([&, writer = writer, follower = follower] {
+    return site_count(*writer, "seed_rows") + site_count(*follower, "seed_rows") > 0;
+  })) << writer->log()
+      << "\n"
+      << follower->log();
   for (Server* server : {writer, follower}) {
-    EXPECT_TRUE(eventually([&] { return shows_the_tail(*server); }, seconds(10)));
+    EXPECT_TRUE(eventually([&] { return shows_the_tail(*server); }));
   }
   expect_the_tail_in_sql(*pair.standby);
   EXPECT_TRUE(load_->acknowledges(kSomeWrites));
@@ -254,7 +267,7 @@ TEST_F(Failover, AppendsAgainWhatAStandbyLostWithTheLease) {
   pair.fail_over();
   expect_service_soon({follower, first});
   for (Server* server : {follower, first}) {
-    EXPECT_TRUE(eventually([&] { return shows_the_tail(*server); }, seconds(10)));
+    EXPECT_TRUE(eventually([&] { return shows_the_tail(*server); }));
   }
   expect_the_tail_in_sql(*pair.standby);
   EXPECT_TRUE(load_->acknowledges(kSomeWrites));
@@ -295,7 +308,7 @@ TEST_F(Failover, TakesTheLeaseToAppendWhatOnlyItHolds) {
   writer->process().signal(SIGSTOP);
   pair.fail_over();
   proxy.cut();
-  ASSERT_TRUE(eventually([&, follower = follower] { return role(*follower) == "writer"; }, seconds(10)))
+  ASSERT_TRUE(eventually([&, follower = follower] { return role(*follower) == "writer"; }))
       << follower->log();
   EXPECT_EQ(show(at_follower.call({"SET", "meanwhile", "1"})), "OK");
   writer->process().signal(SIGCONT);
@@ -315,7 +328,7 @@ TEST_F(Failover, TakesTheLeaseToAppendWhatOnlyItHolds) {
 
 TEST_F(Failover, LosesNothingToAWriterThatStands) {
   PostgresCluster cluster;
-  const auto [writer, follower] = writer_and_follower(cluster.url(), cluster.url());
+  const auto [writer, follower] = writer_and_follower(cluster.url(), cluster.url(), kForgetsNoMessage);
   start_load({writer, follower});
   writer->process().signal(SIGSTOP);
   EXPECT_TRUE(eventually([&, follower = follower] { return role(*follower) == "writer"; }));
@@ -330,8 +343,9 @@ TEST_F(Failover, LosesNothingToAWriterThatStands) {
 TEST_F(Failover, LosesNothingToAWriterWithoutADatabase) {
   PostgresCluster cluster;
   DatabaseProxy proxy(cluster.port());
-  const auto [writer, follower] =
-      writer_and_follower(proxy.url(), cluster.url(), {"--commit-timeout", "1500ms"});
+  Options options = {"--commit-timeout", "1500ms"};
+  options.insert(options.end(), kForgetsNoMessage.begin(), kForgetsNoMessage.end());
+  const auto [writer, follower] = writer_and_follower(proxy.url(), cluster.url(), options);
   start_load({writer, follower});
   Client client(writer->port());
   proxy.stall();
@@ -347,7 +361,7 @@ TEST_F(Failover, LosesNothingToAWriterWithoutADatabase) {
     EXPECT_TRUE(seen.is_null() || is_outage(seen)) << show(seen);
     return seen.is_null();
   }));
-  EXPECT_EQ(site_count(*writer, "state_rebuilds"), 1U) << writer->log();
+  EXPECT_TRUE(rebuilds_once(*writer)) << writer->log();
   EXPECT_TRUE(Client(follower->port()).call({"GET", "dirty"}).is_null());
   end_and_judge(cluster);
 }
@@ -356,7 +370,7 @@ TEST_F(Failover, LosesNothingToAWriterWithoutADatabase) {
 TEST_F(Failover, DeliversTheMessagesOfAFormerWriter) {
   PostgresCluster cluster;
   DatabaseProxy proxy(cluster.port());
-  const auto [writer, follower] = writer_and_follower(proxy.url(), cluster.url());
+  const auto [writer, follower] = writer_and_follower(proxy.url(), cluster.url(), kForgetsNoMessage);
   Client publisher(writer->port()), listener(follower->port());
   listener.subscribe("SUBSCRIBE", {"c"});
   proxy.cut();
@@ -370,7 +384,7 @@ TEST_F(Failover, DeliversTheMessagesOfAFormerWriter) {
   proxy.open();
   std::string last;
   while (last != std::to_string(sent)) {
-    const auto message = listener.message_within(seconds(10));
+    const auto message = listener.message_within(kPatience);
     ASSERT_TRUE(message.has_value()) << "the last one was " << last << "\n" << writer->log();
     last = message->payload;
   }
@@ -403,8 +417,10 @@ TEST_F(Failover, ReadsTheStateAsAWholeAfterTheLogWasCut) {
   proxy.open();
   EXPECT_TRUE(eventually([&] { return show(at_follower.call({"GET", "new:99"})) == "\"1\""; }));
   EXPECT_TRUE(at_follower.call({"GET", "old"}).is_null());
-  EXPECT_EQ(site_count(*follower, "state_rebuilds"), 1U);
-  EXPECT_EQ(site_info(*follower, "site_lease"), site_info(*writer, "site_lease"));
+  EXPECT_TRUE(rebuilds_once(*follower)) << follower->log();
+  EXPECT_TRUE(eventually([&, writer = writer, follower = follower] {
+    return site_info(*follower, "site_lease") == site_info(*writer, "site_lease");
+  }));
   EXPECT_EQ(show(at_follower.call({"INCR", "kept"})), "(integer) 2") << "it knows the writer";
   start_load({writer, follower});
   end_and_judge(cluster);
@@ -429,7 +445,7 @@ TEST_F(Failover, GivesTheLeaseBackToReadTheStateAsAWhole) {
     EXPECT_TRUE(eventually([&] { return takes_writes(*server) && site_info(*server, "feed_up") == "1"; }))
         << server->log();
   }
-  EXPECT_GE(site_count(*writer, "state_rebuilds"), 1U);
+  EXPECT_TRUE(eventually([&, writer = writer] { return site_count(*writer, "state_rebuilds") >= 1; }));
   EXPECT_TRUE(load_->acknowledges(kSomeWrites));
   // Of the messages that nobody had read before the state was, some are not in the stream any more.
   end_and_judge(cluster, {.all_messages = false});
@@ -440,8 +456,7 @@ TEST_F(Failover, GivesTheLeaseBackToReadTheStateAsAWhole) {
 // A peer gives them back under the numbers that they had.
 TEST_F(Failover, DeliversNoMessageAgainThatTheDatabaseHadLost) {
   PostgresCluster cluster;
-  const auto [writer, follower] =
-      writer_and_follower(cluster.url(), cluster.url(), {"--message-max-age", "60s"});
+  const auto [writer, follower] = writer_and_follower(cluster.url(), cluster.url(), kForgetsNoMessage);
   Client publisher(writer->port()), listener(follower->port());
   listener.subscribe("SUBSCRIBE", {"c"});
   // The writer asks once who subscribes, under the same numbers.

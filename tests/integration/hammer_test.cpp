@@ -229,7 +229,10 @@ class Hammer : public ::testing::TestWithParam<const char*> {
       if (commands.below(5) == 0) client.call({"CLIENT", "UNPAUSE"});
       Client monitor(server_.port());
       monitor.call({"MONITOR"});
-      for (int i = 0; i < 20 && !over(); ++i) monitor.read(milliseconds(2000));
+      for (int i = 0; i < 20 && !over(); ++i) {
+        client.call({"PING"});  // something to see, also if all others have just come to their end
+        monitor.read();
+      }
     }
   }
 

@@ -44,7 +44,7 @@ TEST(Shutdown, ByShutdownCommandIsTheSame) {
   ASSERT_EQ(client.call({"SET", "k", "v"}).text, "OK");
   client.send({"SHUTDOWN"});
   EXPECT_TRUE(client.closed_within());
-  const auto status = server.process().wait(seconds(10));
+  const auto status = server.process().wait();
   ASSERT_TRUE(status.has_value());
   EXPECT_EQ(status->code, 0);
   server.start();
@@ -66,7 +66,7 @@ TEST(Shutdown, KeepsWhatWasAnswered) {
     while (client.read().text == "OK") ++answered;
   } catch (const Closed&) {
   }
-  const auto status = server.process().wait(seconds(10));
+  const auto status = server.process().wait();
   ASSERT_TRUE(status.has_value());
   EXPECT_EQ(status->code, 0);
   server.start();

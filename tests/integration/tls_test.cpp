@@ -119,9 +119,9 @@ TEST_F(Tls, ClosesASubscriberThatDoesNotRead) {
 }
 
 TEST_F(Tls, WantsACertificateOfClients) {
-  start({});
   const Authority stranger("stranger");
   for (const int version : {TLS1_2_VERSION, TLS1_3_VERSION}) {
+    start({});  // with a log of its own, of which no more than five of these lines come in a second
     EXPECT_TRUE(lets_in(authority_.issue("client"), version));
     EXPECT_FALSE(lets_in({}, version));
     EXPECT_TRUE(logs("peer did not return a certificate"));
@@ -129,8 +129,8 @@ TEST_F(Tls, WantsACertificateOfClients) {
     EXPECT_TRUE(logs("unable to get local issuer certificate (CN=nobody)"));
     EXPECT_FALSE(lets_in(authority_.issue_expired("late"), version));
     EXPECT_TRUE(logs("certificate has expired (CN=late)"));
+    EXPECT_TRUE(eventually([&] { return info("tls_failed_handshakes") == "3"; }));
   }
-  EXPECT_EQ(info("tls_failed_handshakes"), "6");
 }
 
 TEST_F(Tls, TakesClientsWithoutACertificateIfThatIsOptional) {
@@ -179,7 +179,8 @@ TEST_F(Tls, TakesAKeyWithAPassword) {
 TEST_F(Tls, ShowsItsMetrics) {
   Server& server = start({"--tls-auth-clients", "no", "--http-port", "0"});
   Client one = connect(), two = connect();
-  EXPECT_EQ(two.call({"PING"}).text, "PONG");
+  // With its answer the handshake is done and counted at the other end, too.
+  for (Client* client : {&one, &two}) EXPECT_EQ(client->call({"PING"}).text, "PONG");
   EXPECT_FALSE(lets_in({}, TLS1_1_VERSION));
   EXPECT_TRUE(logs("unsupported protocol"));
   const std::string metrics = http_get(http_port(server), "/metrics").body;

@@ -11,14 +11,13 @@
 #include <thread>
 #include <utility>
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <libpq-fe.h>
-#include <netinet/in.h>
 #include <pwd.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "tests/support/ports.hpp"
 
 namespace isthmus::test {
 namespace {
@@ -99,20 +98,6 @@ const fs::path& template_data() {
   static const Template made;
   static const fs::path data = made.folder / "data";
   return data;
-}
-
-/// A port that nobody listens on now.
-int free_port() {
-  const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  const bool bound = ::bind(socket, reinterpret_cast<sockaddr*>(&address), size) == 0 &&
-                     ::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &size) == 0;
-  ::close(socket);
-  if (!bound) throw std::runtime_error("no port is free");
-  return ntohs(address.sin_port);
 }
 
 /// The state and the parent of a process, or {} if there is none.

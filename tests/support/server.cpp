@@ -3,13 +3,8 @@
 
 #include <cstdlib>
 #include <stdexcept>
-#include <system_error>
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 namespace isthmus::test {
 namespace {
@@ -52,20 +47,6 @@ bool testing_redis() { return test_server() == "redis"; }
 std::string server_binary() {
   const auto chosen = test_server();
   return chosen.empty() ? ISTHMUS_BINARY : chosen;
-}
-
-int free_port() {
-  const int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  auto* generic = reinterpret_cast<sockaddr*>(&address);
-  const bool known = ::bind(listener, generic, size) == 0 && ::getsockname(listener, generic, &size) == 0;
-  const int error = errno;
-  ::close(listener);
-  if (!known) throw std::system_error(error, std::generic_category(), "free_port");
-  return ntohs(address.sin_port);
 }
 
 Server::Server(ServerOptions options) : options_(std::move(options)) {

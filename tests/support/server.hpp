@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tests/support/ports.hpp"
 #include "tests/support/process.hpp"
 #include "tests/support/temp_folder.hpp"
 
@@ -24,9 +25,6 @@ std::string server_binary();
   do {                                                                       \
     if (::isthmus::test::testing_redis()) GTEST_SKIP() << "of Isthmus only"; \
   } while (false)
-
-/// A TCP port of 127.0.0.1 that nobody listened on just now.
-int free_port();
 
 /// What a test may choose of a server.
 struct ServerOptions {

@@ -94,7 +94,7 @@ void SiteLoad::stop() {
     }
     return true;
   };
-  if (!subscriber_threads_.empty()) eventually(everything_came, seconds(5));
+  if (!subscriber_threads_.empty()) eventually(everything_came);
   subscribers_stop_.store(true);
   for (std::thread& thread : subscriber_threads_) thread.join();
   subscriber_threads_.clear();
@@ -253,16 +253,14 @@ void SiteLoad::judge_messages(bool all) {
 
 void SiteLoad::judge(const std::function<std::map<std::string, std::string>()>& current, Expected expected) {
   std::map<std::string, std::string> first, other;
-  EXPECT_TRUE(eventually(
-      [&] {
-        first = state_of(ports_.front());
-        other = current();
-        if (first != other) return false;
-        return std::all_of(ports_.begin(), ports_.end(),
-                           [&](int port) { return (other = state_of(port)) == first; });
-      },
-      seconds(10)))
-      << "servers and SQL differ: " << difference(first, other);
+  EXPECT_TRUE(eventually([&] {
+    first = state_of(ports_.front());
+    other = current();
+    if (first != other) return false;
+    return std::all_of(ports_.begin(), ports_.end(),
+                       [&](int port) { return (other = state_of(port)) == first; });
+  })) << "servers and SQL differ: "
+      << difference(first, other);
   const std::lock_guard lock(mutex_);
   judge_keys(first);
   const std::uint64_t sum = first.contains(kCounter) ? std::stoull(first[kCounter]) : 0;
