@@ -85,6 +85,8 @@ struct CheckpointMark {
   Vector vector;
   std::vector<StoredFlush> flushes;  ///< one a database at most
   std::vector<StoredFrontier> frontiers;
+  /// When the vector was: what has arrived since may be beyond it.
+  std::chrono::steady_clock::time_point taken = std::chrono::steady_clock::now();
 };
 
 /// Receives what `Log::load` reads: keys and fields of the checkpoint (a key before its fields), then the
@@ -141,6 +143,14 @@ class Log {
   /// it is, but gives way to one of version 0: whoever writes has forgotten it, having seen that it says
   /// nothing any more. Throws AppendError.
   virtual void write_checkpoint(const CheckpointChunk& chunk) = 0;
+  /// The same in several transactions, if others would wait too long for all fields that its keys forget or
+  /// replace: true if it has deleted some of them, wrote nothing yet, and is to be called again with the same
+  /// chunk. In between the checkpoint has such a key as it was, without some of its fields. So whatever ended
+  /// those must still be in the log behind the checkpoint's progress, for a crash. Throws AppendError.
+  virtual bool write_checkpoint_step(const CheckpointChunk& chunk) {
+    write_checkpoint(chunk);
+    return false;
+  }
   /// Forgets at most a few thousand keys of the checkpoint (with their fields) that a flush of the database
   /// at (version, site) deletes; false when none are left. Throws AppendError.
   virtual bool forget_flushed(std::uint8_t db, Version version, SiteId site) = 0;

@@ -21,6 +21,8 @@ constexpr int kCacheKib = 16 << 10;
 
 /// A flush looks at so many keys or fields in one transaction.
 constexpr int kFlushRows = 2000;
+/// So many fields, or fields of about so many bytes, a key loses in one transaction before its own.
+constexpr DeleteRoom kDeleteRoom{kFlushRows, 8 << 20};
 /// One cut looks at so many rows, or at rows of about so many bytes, so that the commits behind it wait
 /// milliseconds.
 constexpr int kCutRows = 5000;
@@ -55,6 +57,10 @@ constexpr std::string_view kUpsertFieldSql =
     "ON CONFLICT (db, key, field) DO UPDATE SET version = excluded.version, site = excluded.site, "
     "deleted = excluded.deleted, value = excluded.value "
     "WHERE (excluded.version, excluded.site) >= (version, site)";
+
+// The fields of a key go in their order, and none of those that are left is looked at twice.
+constexpr std::string_view kLookAtFieldsSql =
+    "SELECT field, coalesce(length(value), 0) FROM field WHERE db = ?1 AND key = ?2 ORDER BY field LIMIT ?3";
 
 constexpr std::string_view kUpsertProgressSql =
     "INSERT INTO progress (origin, seq) VALUES (?1, ?2) ON CONFLICT (origin) DO UPDATE SET seq = "
@@ -134,6 +140,8 @@ SqliteSession::SqliteSession(const std::string& path, int busy_timeout_ms)
   replace_key_ = connection_.prepare(kReplaceKeySql);
   delete_key_ = connection_.prepare("DELETE FROM entry WHERE db = ?1 AND key = ?2");
   delete_fields_ = connection_.prepare("DELETE FROM field WHERE db = ?1 AND key = ?2");
+  look_at_fields_ = connection_.prepare(kLookAtFieldsSql);
+  delete_fields_before_ = connection_.prepare("DELETE FROM field WHERE db = ?1 AND key = ?2 AND field < ?3");
   upsert_field_ = connection_.prepare(kUpsertFieldSql);
   delete_field_ = connection_.prepare("DELETE FROM field WHERE db = ?1 AND key = ?2 AND field = ?3");
   next_field_ = connection_.prepare(kNextFieldSql);
@@ -211,6 +219,43 @@ void SqliteSession::insert(std::int64_t position, std::int64_t arrived_ms, const
   }
   bind_part(insert_, 14, row.value, parts.value);
   insert_.run();
+}
+
+bool SqliteSession::make_room(const CheckpointChunk& chunk) {
+  DeleteRoom room = kDeleteRoom;
+  for (const StoredKey& key : chunk.keys) {
+    if ((key.forget || key.replace_fields) && !delete_fields(key, room)) return false;
+  }
+  return true;
+}
+
+bool SqliteSession::delete_fields(const StoredKey& key, DeleteRoom& room) {
+  look_at_fields_.bind(1, key.db);
+  look_at_fields_.bind_blob(2, key.key);
+  look_at_fields_.bind(3, room.rows + 1);
+  bool more = look_at_fields_.step();
+  const bool any = more;
+  while (more && room.rows > 0 && room.bytes > 0) {
+    --room.rows;
+    room.bytes -= look_at_fields_.integer(1);
+    more = look_at_fields_.step();
+  }
+  const std::string first_left(more ? look_at_fields_.bytes(0) : std::string_view());
+  look_at_fields_.reset();
+  if (!more) {
+    if (any) delete_fields(key.db, key.key);
+    return true;
+  }
+  delete_fields_before_.bind(1, key.db);
+  delete_fields_before_.bind_blob(2, key.key);
+  delete_fields_before_.bind_blob(3, first_left);
+  delete_fields_before_.run();
+  return false;
+}
+
+void SqliteSession::put(const CheckpointChunk& chunk) {
+  for (const StoredKey& key : chunk.keys) put_key(key);
+  for (const StoredField& field : chunk.fields) put_field(field);
 }
 
 void SqliteSession::put_key(const StoredKey& key) {

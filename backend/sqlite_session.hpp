@@ -20,6 +20,12 @@ struct FlushCursor {
   std::string key, field;  ///< the first that nobody has looked at
 };
 
+/// What one transaction may still delete.
+struct DeleteRoom {
+  int rows;
+  std::int64_t bytes;
+};
+
 /// A connection with its settings and prepared statements. A new one is made when the old one cannot be
 /// trusted any more. Throws SqliteError.
 class SqliteSession {
@@ -42,10 +48,11 @@ class SqliteSession {
 
   /// Adds a row to the log. Its bytes must live until the next call.
   void insert(std::int64_t position, std::int64_t arrived_ms, const Row& row);
-  /// Writes a key of the checkpoint: of each of its registers the higher (version, site) stays.
-  void put_key(const StoredKey& key);
-  /// Writes a field of the checkpoint unless a higher (version, site) is there.
-  void put_field(const StoredField& field);
+  /// Deletes fields that the keys of the chunk forget or replace, as many as one transaction should; false if
+  /// some are left.
+  bool make_room(const CheckpointChunk& chunk);
+  /// Writes a piece of the checkpoint, keys first. Of each register the higher (version, site) stays.
+  void put(const CheckpointChunk& chunk);
   /// Raises the checkpoint's progress for one origin.
   void put_progress(OriginId origin, Seq seq);
 
@@ -60,11 +67,13 @@ class SqliteSession {
 
  private:
   void configure(int busy_timeout_ms) const;
-  void write_key(const StoredKey& key);
+  void put_key(const StoredKey& key);
+  void put_field(const StoredField& field);
   void merge_key(const StoredKey& key);
   bool flush_fields(FlushCursor& cursor);
   bool flush_keys(FlushCursor& cursor);
   void delete_key(std::uint8_t db, const std::string& key);
+  bool delete_fields(const StoredKey& key, DeleteRoom& room);
   void delete_fields(std::uint8_t db, const std::string& key);
 
   Connection connection_;
@@ -72,6 +81,7 @@ class SqliteSession {
   Statement begin_, commit_, rollback_;
   Statement insert_;
   Statement upsert_key_, read_key_, replace_key_, delete_key_, delete_fields_;
+  Statement look_at_fields_, delete_fields_before_;
   Statement upsert_field_, delete_field_;
   Statement next_field_, flush_fields_, next_key_, flush_keys_;
   Statement upsert_progress_;

@@ -30,10 +30,11 @@ class Journal;
 class Checkpointer {
  public:
   struct Limits {
-    std::size_t dirty_keys = 100'000;           ///< begin when so many are dirty
+    std::size_t dirty_entries = 100'000;        ///< begin when so many keys and fields are dirty
     std::chrono::milliseconds max_age{10'000};  ///< or when the oldest has been dirty for so long
-    std::size_t chunk_rows = 256;               ///< rows of one transaction: about a millisecond of SQLite
-    std::chrono::milliseconds pause{5};         ///< between two pieces while commits go on
+    std::size_t run_keys = 2048;         ///< keys that one step puts in order: about a millisecond, too
+    std::size_t chunk_rows = 256;        ///< rows of one transaction: about a millisecond of SQLite
+    std::chrono::milliseconds pause{5};  ///< between two pieces while commits go on
   };
 
   Checkpointer(Keyspace& keyspace, backend::Log& log, Limits limits);
@@ -71,21 +72,44 @@ class Checkpointer {
     boost::unordered_flat_set<std::string> fields;
   };
   using DirtyKeys = StringMap<Dirty>;  // the database's number as one byte, then the key
+  // A key to be written. A large one is read in pieces, and others change it between them.
+  struct Writing {
+    std::string name;          // as in DirtyKeys
+    Dirty dirty;               // its fields are those that are left
+    std::uint64_t cursor = 0;  // of all fields, how far they are read; 0: not begun
+  };
+  using Run = std::vector<Writing>;  // sorted
+  // What one transaction writes.
+  struct Piece {
+    backend::CheckpointChunk chunk;
+    bool together = false;
+    std::size_t rows() const { return chunk.keys.size() + chunk.fields.size(); }
+  };
   struct Flushed {
     std::uint8_t db;
     backend::Version version;
     backend::SiteId site;
   };
-  enum class Phase { idle, flushing, writing, cutting };
+  enum class Phase { idle, flushing, gathering, writing, cutting };
 
   void note_locked(const backend::Row& row);
   bool due(Clock::time_point now) const;
   bool is_clean() const { return dirty_.empty() && flushed_.empty() && !saw_others_; }
   static bool settled(Journal& journal, backend::Seq place);
   Dirty& dirty_key(std::uint8_t db, std::string_view key);
+  void add_dirty(std::size_t count) { dirty_count_.fetch_add(count, std::memory_order_relaxed); }
+  void note_whole(Dirty& dirty);
   void begin(Journal& journal);
-  void collect_chunk();
+  void do_piece(Journal& journal);
+  void forget_flushed();
+  void gather_keys();
+  void drop_key();
   void write_piece(Journal& journal);
+  void finish(Journal& journal);
+  void collect_piece();
+  bool read_key(Writing& writing, std::size_t room, Piece& piece);
+  bool read_fields(Writing& writing, const Key& key, const Node& node, std::size_t room, Piece& piece);
+  bool read_whole(Writing& writing, const Key& key, const Node& node, std::size_t room, Piece& piece);
   void put_back(const std::string& cause);
 
   Keyspace& keyspace_;
@@ -100,9 +124,11 @@ class Checkpointer {
 
   Phase phase_ = Phase::idle;
   Clock::time_point next_step_;
-  std::vector<std::pair<std::string, Dirty>> writing_;  // the last one goes first
+  DirtyKeys gathering_;       // what was dirty when it began, on its way into the next
+  std::vector<Run> writing_;  // a heap: the key that is next is the last of its front
   std::vector<Flushed> writing_flushed_;
   std::deque<backend::CheckpointChunk> chunks_;
+  bool chunks_together_ = false;   // there is one chunk then
   backend::Seq chunks_place_ = 0;  // the commit that the chunks wait for
   backend::CheckpointMark mark_;
   backend::Seq mark_place_ = 0;  // the commit that it waits for

@@ -261,6 +261,23 @@ TEST_P(Checkpoint, ReplacesTheFieldsOfAKey) {
   EXPECT_THAT(brief_fields(stored()), ElementsAre("k g 2 4", "o f 1 5"));
 }
 
+TEST_P(Checkpoint, WritesTheSameInSteps) {
+  write({{hash_key("k", 5), hash_key("o", 5), hash_key("gone", 5)},
+         {hash_field("k", "f", "1", 5), hash_field("o", "f", "1", 5), hash_field("gone", "f", "1", 5)}});
+  StoredKey replaced = hash_key("k", 6), forget;
+  replaced.replace_fields = true;
+  forget.key = "gone";
+  forget.forget = true;
+  const CheckpointChunk chunk{{replaced, forget}, {hash_field("k", "g", "2", 6)}};
+  {
+    const auto log = place_->open();
+    while (log->write_checkpoint_step(chunk)) {
+    }
+  }
+  EXPECT_THAT(brief_keys(stored()), ElementsAre("0 k hash  6 0 -@0", "0 o hash  5 0 -@0"));
+  EXPECT_THAT(brief_fields(stored()), ElementsAre("k g 2 6", "o f 1 5"));
+}
+
 TEST_P(Checkpoint, TakesNamesOfAnyLength) {
   // An index of PostgreSQL takes 2,704 bytes.
   const std::string longest(300'000, 'k'), other = longest.substr(1) + "x", short_one(1024, 'k');
