@@ -35,11 +35,12 @@ class HybridClock {
   /// The next version at wall time `now_ms` (milliseconds since the Unix epoch), higher than every version
   /// given or seen before and at least `floor`. A floor that is too far ahead is given as it is and does not
   /// move the clock: a wild clock infects only the keys that it wrote. Who asks with such a floor sees to it
-  /// that it grows with each row of the key.
+  /// that it grows with each row of the key. A floor next to this clock's last version is no other's: it is
+  /// this clock that is ahead of the wall clock, which has stepped back, and that goes on.
   backend::Version next(std::int64_t now_ms, backend::Version floor = 0) {
     const backend::Version wall = static_cast<backend::Version>(now_ms) << kCounterBits;
     backend::Version last = last_.load(std::memory_order_relaxed);
-    if (floor > last && is_wild(floor, now_ms)) return floor;
+    if (floor > last + 1 && is_wild(floor, now_ms)) return floor;
     for (;;) {
       backend::Version candidate = last + 1;
       if (candidate < wall) candidate = wall;

@@ -62,5 +62,26 @@ TEST(HybridClock, IsNotMovedByAWildVersion) {
   EXPECT_EQ(clock.next(1000), at(1100) + 3);
 }
 
+// The floor of a key that this clock wrote itself looks wild to the wall clock of now.
+TEST(HybridClock, GoesOnWithItsOwnFloorWhenTheWallClockHasSteppedBack) {
+  constexpr std::int64_t kBefore = 1'000'000, kNow = kBefore - 30'000;
+  HybridClock clock;
+  clock.set_max_skew(5000);
+  const backend::Version before = clock.next(kBefore);
+  const backend::Version same_key = clock.next(kNow, before + 1);
+  const backend::Version other_key = clock.next(kNow);
+  EXPECT_EQ(same_key, before + 1);
+  EXPECT_GT(other_key, same_key) << "no version is given twice";
+}
+
+TEST(HybridClock, IsNotMovedByAWildVersionWhenTheWallClockHasSteppedBack) {
+  constexpr std::int64_t kBefore = 1'000'000, kNow = kBefore - 30'000;
+  HybridClock clock;
+  clock.set_max_skew(5000);
+  const backend::Version own = clock.next(kNow, clock.next(kBefore) + 1);
+  EXPECT_EQ(clock.next(kNow, own + 1'000'000), own + 1'000'000);
+  EXPECT_EQ(clock.next(kNow), own + 1);
+}
+
 }  // namespace
 }  // namespace isthmus
