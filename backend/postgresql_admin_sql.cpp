@@ -5,13 +5,21 @@ namespace {
 
 constexpr std::string_view kAdminSql =
     R"sql(-- PostgreSQL 15 lets only superusers create subscriptions. With this function the role of Isthmus needs not be one: it
--- can make the subscriptions of Isthmus' links, and no others. A superuser runs this once in the database of each site:
+-- can make the subscriptions of Isthmus' links, and no others. A superuser runs this once in the database of each site,
+-- and once more when that was restored from a dump:
 --
 --     isthmus --print-admin-sql | psql -v role=isthmus -d DATABASE
 --
 -- From PostgreSQL 16 on it is not needed: GRANT pg_create_subscription TO the role.
 \set ON_ERROR_STOP on
 BEGIN;
+DO $$
+BEGIN
+  IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+    RAISE EXCEPTION 'a superuser must run this' USING ERRCODE = 'insufficient_privilege';
+  END IF;
+END
+$$;
 CREATE SCHEMA IF NOT EXISTS isthmus_admin;
 
 CREATE OR REPLACE FUNCTION isthmus_admin.create_subscription(name text, connection text, slot text) RETURNS void
@@ -41,6 +49,9 @@ BEGIN
 END
 $$;
 
+-- The function does what its owner may. A restore by the role leaves both to the role, and neither CREATE changes that.
+ALTER SCHEMA isthmus_admin OWNER TO CURRENT_USER;
+ALTER FUNCTION isthmus_admin.create_subscription(text, text, text) OWNER TO CURRENT_USER;
 REVOKE ALL ON FUNCTION isthmus_admin.create_subscription(text, text, text) FROM PUBLIC;
 GRANT USAGE ON SCHEMA isthmus_admin TO :"role";
 GRANT EXECUTE ON FUNCTION isthmus_admin.create_subscription(text, text, text) TO :"role";

@@ -85,6 +85,12 @@ void check_file(const fs::path& path) {
   if (::access(path.c_str(), R_OK | W_OK) != 0) {
     throw OpenError("sqlite: cannot read and write " + path.string() + ": " + reason(errno));
   }
+  if (fs::hard_link_count(path, error) > 1 && !error) {
+    throw OpenError(
+        "sqlite: " + path.string() +
+        " has another name too (a hard link), by which another server could use it, and what was "
+        "committed last stands beside one of the names only: remove the other name, or copy the file");
+  }
 }
 
 }  // namespace
@@ -154,8 +160,8 @@ LockFile::LockFile(std::string path) : path_(std::move(path)) {
 
 LockFile::~LockFile() {
   // Unlinked while still locked: whoever opened it before sees in try_lock that it is no longer the file of
-  // that name.
-  remove_file(path_);
+  // that name. One that is not ours any more belongs to another server.
+  if (holds()) remove_file(path_);
   ::close(descriptor_);
 }
 
@@ -172,9 +178,9 @@ bool LockFile::try_lock() {
     throw OpenError("sqlite: another server (process " + pid + ") uses this database: it holds " + path_);
   }
   struct stat locked {};
-  const std::optional<FileIdentity> named = identify_file(path_);
-  if (::fstat(descriptor.get(), &locked) != 0 || named != FileIdentity{locked.st_dev, locked.st_ino})
-    return false;
+  if (::fstat(descriptor.get(), &locked) != 0) return false;
+  file_ = {locked.st_dev, locked.st_ino};
+  if (!holds()) return false;
   descriptor_ = descriptor.release();
   return true;
 }

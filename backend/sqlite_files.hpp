@@ -32,7 +32,8 @@ void remove_file(const std::string& path);
 void rename_file(const std::string& from, const std::string& to);
 
 /// The absolute path of a database: its folder exists and the path, if it names anything, names a file that
-/// we may read and write. Throws OpenError. The result begins with a slash, so that SQLite takes it neither
+/// we may read and write and that has no other name (a hard link: its lock file and its write-ahead log would
+/// be others). Throws OpenError. The result begins with a slash, so that SQLite takes it neither
 /// as a URI nor as `:memory:`.
 std::string resolve_database_path(const std::string& path);
 
@@ -56,12 +57,17 @@ class LockFile {
   LockFile(const LockFile&) = delete;
   LockFile& operator=(const LockFile&) = delete;
 
+  /// Whether the file is still there. Once it was removed another server may have the lock, and the right.
+  bool holds() const { return identify_file(path_) == file_; }
+  const std::string& path() const { return path_; }
+
  private:
   /// Opens and locks; false when the file was removed between the two, by its last owner.
   bool try_lock();
   void write_owner() const;
 
   std::string path_;
+  FileIdentity file_;
   int descriptor_ = -1;
 };
 

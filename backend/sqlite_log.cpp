@@ -82,6 +82,7 @@ class SqliteLog final : public Log {
   void load(LoadSink& sink) override;
   void append(const RowBatch& batch) override;
   void write_checkpoint(const CheckpointChunk& chunk) override;
+  bool write_checkpoint_step(const CheckpointChunk& chunk) override;
   bool forget_flushed(std::uint8_t db, Version version, SiteId site) override;
   void put_mark(const CheckpointMark& mark) override;
   bool cut() override;
@@ -93,6 +94,8 @@ class SqliteLog final : public Log {
   void create_if_absent();
   void migrate();
   void check_files();
+  void check_lock() const;
+  void outlast_former_server();
   void reopen();
   template <typename Body>
   void transact(const Body& body);
@@ -126,6 +129,7 @@ SqliteLog::SqliteLog(std::string path, SqliteOptions options)
   try {
     migrate();
     open_session();
+    outlast_former_server();
     site_ = session_->read_site();
   } catch (const SqliteError& error) {
     throw OpenError(description() + ": " + error.what());
@@ -161,6 +165,14 @@ void SqliteLog::open_session() {
   shm_ = identify_file(shm_path_);
 }
 
+// A server that has lost its lock file notices it in its next transaction. What it commits, it commits before
+// this one; only now everything is there.
+void SqliteLog::outlast_former_server() {
+  session_->begin();
+  session_->rollback();
+  next_position_ = session_->read_next_position();
+}
+
 void SqliteLog::load(LoadSink& sink) {
   try {
     load_database(session_->connection(), sink);
@@ -174,7 +186,7 @@ void SqliteLog::load(LoadSink& sink) {
 }
 
 /// An open file outlives its name: without this, writes would go into a file that nobody finds again. Three
-/// calls of stat cost a hundredth of a commit.
+/// calls of stat (and that of check_lock) cost a hundredth of a commit.
 void SqliteLog::check_files() {
   const std::optional<FileIdentity> named = identify_file(path_);
   if (!named)
@@ -196,6 +208,14 @@ void SqliteLog::check_files() {
   suspect_ = true;
 }
 
+/// Inside a transaction, which keeps out whoever has the lock instead of us: see outlast_former_server.
+void SqliteLog::check_lock() const {
+  if (lock_.holds()) return;
+  refuse(AppendError::Kind::unavailable,
+         "the lock file " + lock_.path() +
+             " was removed, and another server may use this database: restart this one");
+}
+
 void SqliteLog::reopen() {
   // Closed first: two sessions of one process would share locks.
   session_.reset();
@@ -211,6 +231,7 @@ void SqliteLog::transact(const Body& body) {
     check_files();
     if (suspect_ || !session_) reopen();
     session_->begin();
+    check_lock();
     body(*session_);
     session_->commit();
   } catch (const SqliteError& error) {
@@ -268,10 +289,17 @@ void SqliteLog::append(const RowBatch& batch) {
 
 void SqliteLog::write_checkpoint(const CheckpointChunk& chunk) {
   if (chunk.empty()) return;
+  transact([&](SqliteSession& session) { session.put(chunk); });
+}
+
+bool SqliteLog::write_checkpoint_step(const CheckpointChunk& chunk) {
+  if (chunk.empty()) return false;
+  bool done = false;
   transact([&](SqliteSession& session) {
-    for (const StoredKey& key : chunk.keys) session.put_key(key);
-    for (const StoredField& field : chunk.fields) session.put_field(field);
+    done = session.make_room(chunk);
+    if (done) session.put(chunk);
   });
+  return !done;
 }
 
 bool SqliteLog::forget_flushed(std::uint8_t db, Version version, SiteId site) {

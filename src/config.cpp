@@ -3,7 +3,9 @@
 #include "src/config.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <limits>
 #include <map>
@@ -15,6 +17,8 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <arpa/inet.h>
+#include <netinet/in.h>
 
 #include "src/config_file.hpp"
 #include "src/config_options.hpp"
@@ -25,7 +29,7 @@ namespace {
 constexpr std::uint32_t kMaxThreads = 64;  // far beyond what one shared keyspace can use
 constexpr std::uint32_t kMaxDefaultThreads =
     8;  // more I/O threads rarely pay, and the machine has other work
-constexpr std::int64_t kMaxCommitTimeoutMs = 3'600'000;
+constexpr std::int64_t kMaxPatienceMs = 3'600'000;  // of other waits than that for a commit
 // A server that was away for a moment must find in the log what it missed, or it reads all state anew.
 constexpr std::int64_t kMinLogRetentionS = 10;
 constexpr std::uint64_t kMinBulkBytes = 1 << 20;  // Redis's lower bound for proto-max-bulk-len
@@ -78,7 +82,8 @@ Setter whole_seconds(std::uint32_t Config::*member) {
 }
 
 void set_commit_timeout(Config& config, const std::string& text) {
-  config.commit_timeout_ms = duration_ms(text, 1, 1, kMaxCommitTimeoutMs, "5000 or 500ms or 5s");
+  config.commit_timeout_ms =
+      duration_ms(text, 1, kMinCommitTimeoutMs, kMaxCommitTimeoutMs, "5000 or 500ms or 5s");
 }
 
 void set_bind(Config& config, const std::string& text) {
@@ -105,15 +110,31 @@ void set_backend(Config& config, const std::string& text) {
   config.backend = text;
 }
 
+// Whether an address means "everywhere": one to listen on, where nobody can connect from elsewhere.
+bool is_wildcard(std::string host) {
+  if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
+  in_addr four{};
+  in6_addr six{};
+  if (host == "*") return true;
+  // As resolvers read it: 0 and 0.0 are 0.0.0.0 too.
+  if (::inet_aton(host.c_str(), &four) != 0) return four.s_addr == INADDR_ANY;
+  if (::inet_pton(AF_INET6, host.c_str(), &six) != 1) return false;
+  constexpr std::array<std::uint8_t, 16> kAnyOfFour{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  return IN6_IS_ADDR_UNSPECIFIED(&six) || std::memcmp(&six, kAnyOfFour.data(), kAnyOfFour.size()) == 0;
+}
+
 void set_advertise(Config& config, const std::string& text) {
   const std::size_t colon = text.rfind(':');
   const auto port = colon == std::string::npos ? std::nullopt : parse_option_integer(text.substr(colon + 1));
   if (colon == 0 || !port || *port < 1 || *port > 65535) throw BadConfig("wants HOST:PORT, as 10.0.0.7:6379");
+  if (is_wildcard(text.substr(0, colon))) {
+    throw BadConfig(text.substr(0, colon) + " is an address to listen on; say where this server is reached");
+  }
   config.advertise = text;
 }
 
 void set_message_max_age(Config& config, const std::string& text) {
-  config.message_max_age_ms = duration_ms(text, 1, 1, kMaxCommitTimeoutMs, "10000 or 500ms or 10s");
+  config.message_max_age_ms = duration_ms(text, 1, 1, kMaxPatienceMs, "10000 or 500ms or 10s");
 }
 
 void set_log_retention(Config& config, const std::string& text) {
@@ -157,7 +178,7 @@ void set_peers(Config& config, const std::string& text) {
 }
 
 void set_max_clock_skew(Config& config, const std::string& text) {
-  config.max_clock_skew_ms = duration_ms(text, 1, 1, kMaxCommitTimeoutMs, "5000 or 500ms or 5s");
+  config.max_clock_skew_ms = duration_ms(text, 1, 1, kMaxPatienceMs, "5000 or 500ms or 5s");
 }
 
 void set_tombstone_retention(Config& config, const std::string& text) {
@@ -179,6 +200,13 @@ void check_sites(const Config& config) {
   for (const Config::Peer& peer : config.peers) {
     if (peer.name == config.site) throw BadConfig("--peer: '" + peer.name + "' is this site itself");
   }
+}
+
+// The other servers of a site would connect to themselves.
+void check_advertise(const Config& config) {
+  if (!is_shared(config) || !config.advertise.empty() || !is_wildcard(config.bind.front())) return;
+  throw BadConfig("--bind: the other servers on this PostgreSQL cannot connect to " + config.bind.front() +
+                  ": say by --advertise HOST:PORT where they reach this one");
 }
 
 void set_publish_ack(Config& config, const std::string& text) {
@@ -277,7 +305,8 @@ std::vector<OptionSpec> state_options() {
 std::vector<OptionSpec> site_options() {
   const std::string group = "Several servers on one PostgreSQL";
   return {
-      {"advertise", "HOST:PORT", group, "where the other servers reach this one [bind and port]",
+      {"advertise", "HOST:PORT", group,
+       "where the other servers reach this one; needed where --bind is\n0.0.0.0 or :: [bind and port]",
        set_advertise},
       {"message-max-age", "TIME", group, "messages that come later are not delivered [10s]",
        set_message_max_age},
@@ -578,6 +607,7 @@ ParsedConfig parse_or_throw(int argc, const char* const* argv, const Environment
     }
   }
   check_sites(config);
+  check_advertise(config);
   if (!found.contains("tls-replication")) config.tls.replication = !config.port && is_shared(config);
   check_tls(config, is_shared(config));
   return {std::move(config), 0, {}};

@@ -15,6 +15,10 @@ namespace isthmus {
 /// Redis's `databases`; fixed here.
 inline constexpr int kDatabases = 16;
 
+/// The bounds of `commit-timeout`, in milliseconds: without any wait each write would fail, and beyond an
+/// hour no client waits.
+inline constexpr std::int64_t kMinCommitTimeoutMs = 1, kMaxCommitTimeoutMs = 3'600'000;
+
 /// Whether clients must show a certificate.
 enum class TlsClientAuth : std::uint8_t { no, optional, yes };
 
@@ -53,7 +57,9 @@ struct Config {
   std::int64_t commit_timeout_ms = 5000;  ///< how long a write waits for a backend that is down
 
   // Several servers on one PostgreSQL.
-  std::string advertise;  ///< host:port where the site's other servers reach this one; empty: bind and port
+  /// host:port where the site's other servers reach this one; empty: the first of `bind`, which is no
+  /// wildcard then, and the port.
+  std::string advertise;
   std::int64_t message_max_age_ms = 10'000;  ///< an older message is not delivered to anybody
   bool publish_ack_accept = false;           ///< PUBLISH is answered before its message is in the log
   std::uint32_t log_retention_s = 600;       ///< rows are kept in the log for so long behind the checkpoint

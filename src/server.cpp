@@ -2,17 +2,21 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <csignal>
+#include <cstdlib>
 #include <latch>
+#include <optional>
 #include <random>
+#include <thread>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <sys/resource.h>
 
 #include "backend/log.hpp"
 #include "src/command/call.hpp"
+#include "src/command/config_parameters.hpp"
 #include "src/command/expirer.hpp"
 #include "src/command/metrics.hpp"
 #include "src/membership.hpp"
@@ -49,18 +53,39 @@ std::string random_hex(std::size_t digits) {
 // Every client is a file descriptor, and the usual limit is 1,024. As Redis does: raise it, or serve fewer
 // clients and say so.
 void fit_file_limit(Settings& settings) {
-  constexpr rlim_t kOwnFiles = 64;
-  const rlim_t wanted = settings.maxclients.load() + kOwnFiles;
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
-  limit.rlim_cur = std::min(wanted, limit.rlim_max);
-  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) getrlimit(RLIMIT_NOFILE, &limit);
-  if (limit.rlim_cur >= wanted) return;
-  settings.maxclients = static_cast<std::uint32_t>(limit.rlim_cur - std::min(limit.rlim_cur - 1, kOwnFiles));
+  const std::uint32_t wanted = settings.maxclients.load();
+  settings.maxclients = clients_within_file_limit(wanted);
+  if (settings.maxclients.load() >= wanted) return;
   log_warning(
       "The limit of open files allows fewer clients than maxclients; raise it (ulimit -n, LimitNOFILE)",
-      {{"open_files", limit.rlim_cur}, {"maxclients", settings.maxclients.load()}});
+      {{"wanted", wanted}, {"maxclients", settings.maxclients.load()}});
 }
+
+// Until the server can end in order, SIGTERM and SIGINT end it at once. That is safe: what it does to a
+// database meanwhile is done whole or not at all, whenever it is killed. And it takes a handler: process 1 of
+// a container has no signals without one.
+class OpeningGuard {
+ public:
+  OpeningGuard() {
+    signals_.async_wait([](const error_code& error, int signal) {
+      if (error) return;
+      log_info("Ended before the server was ready", {{"signal", signal}});
+      std::_Exit(0);
+    });
+    thread_ = std::thread([this] { context_.run(); });
+  }
+  ~OpeningGuard() {
+    context_.stop();
+    thread_.join();
+  }
+  OpeningGuard(const OpeningGuard&) = delete;
+  OpeningGuard& operator=(const OpeningGuard&) = delete;
+
+ private:
+  boost::asio::io_context context_{1};
+  boost::asio::signal_set signals_{context_, SIGTERM, SIGINT};
+  std::thread thread_;
+};
 
 void copy_settings(const Config& config, Settings& settings) {
   settings.notify_flags = parse_event_flags(config.notify_keyspace_events).value_or(0);
@@ -90,6 +115,9 @@ class Server::Parts {
  public:
   explicit Parts(const Config& given)
       : config_(given),
+        signals_(context_, SIGTERM, SIGINT),
+        hangups_(context_, SIGHUP),
+        opening_(std::in_place),
         tls_(config_.tls.wanted() ? std::make_unique<TlsContexts>(config_.tls) : nullptr),
         listener_(listen(config_.port, nullptr)),
         tls_listener_(listen(config_.tls.port, tls_.get())),
@@ -119,8 +147,6 @@ class Server::Parts {
                   tls_.get(),
                   tls_port()},
         expirer_(services_),
-        signals_(context_, SIGTERM, SIGINT),
-        hangups_(context_, SIGHUP),
         sampler_(context_),
         tls_watch_(context_) {
     copy_settings(config_, settings_);
@@ -140,6 +166,7 @@ class Server::Parts {
   }
 
   bool run() {
+    opening_.reset();
     std::vector<IoThread*> threads;
     for (const auto& thread : threads_) threads.push_back(thread.get());
     for (const auto& thread : threads_) thread->start();
@@ -211,7 +238,7 @@ class Server::Parts {
     return {.status = 404, .body = "there are /healthz, /readyz and /metrics\n"};
   }
 
-  // Where other servers find this one: as it was told, or where it listens.
+  // Where other servers find this one: as it was told, or where it listens, which is no wildcard then.
   std::unique_ptr<Site> make_site() {
     backend::SharedLog* shared = log_->shared();
     if (shared == nullptr) return nullptr;
@@ -317,7 +344,10 @@ class Server::Parts {
 
   const Config config_;
   boost::asio::io_context context_{1};
-  std::unique_ptr<TlsContexts> tls_;  // null without its options
+  // Before whatever takes time. A signal that comes before somebody waits for it is kept until then.
+  boost::asio::signal_set signals_, hangups_;
+  std::optional<OpeningGuard> opening_;  // until there are threads that must end in order
+  std::unique_ptr<TlsContexts> tls_;     // null without its options
   // Before the log: a taken port must not touch a database. Null where there is no such port.
   std::unique_ptr<Listener> listener_, tls_listener_;
   enum class Phase : std::uint8_t { starting, serving, draining };
@@ -338,7 +368,6 @@ class Server::Parts {
   std::unique_ptr<Membership> member_;  // null unless the log is shared
   Expirer expirer_;
   std::vector<std::unique_ptr<IoThread>> threads_;
-  boost::asio::signal_set signals_, hangups_;
   steady_timer sampler_, tls_watch_;
 };
 

@@ -5,8 +5,8 @@
 
 Reads with SCAN, DUMP and PTTL, writes with RESTORE, many at a time; where the target cannot take that, by the commands of
 each type (GET and SET, HGETALL and HSET, SMEMBERS and SADD). The source is only read. A key that cannot be taken (a type
-that Isthmus does not have, a key that is there already) is left out and named at the end. With /db only that database is copied.
-What clients write to the source meanwhile may or may not be copied.
+that Isthmus does not have, a key that is there already, one of a database above 15) is left out and named at the end.
+With /db only that database is copied. Special characters of a password are written as %XX. What clients write to the source meanwhile may or may not be copied.
 
 Exit status: 0 all was copied, 1 some keys were left, 2 it could not be done.
 """
@@ -51,17 +51,15 @@ class Connection:
 
     def __init__(self, url, role):
         self.role = role
-        parts = urllib.parse.urlsplit(url if "://" in url else "redis://" + url)
-        if parts.scheme != "redis":
-            raise Failure(f"{role}: only redis:// can be reached, not {parts.scheme}://")
+        parts = split_url(url, role)
         self.host, self.port = parts.hostname or "127.0.0.1", parts.port or 6379
         path = parts.path.strip("/")
-        if path and not path.isdigit():
+        if path and not (path.isascii() and path.isdigit()):
             raise Failure(f"{role}: {path!r} is not the number of a database")
         self.db = int(path) if path else None
         try:
             self.socket = socket.create_connection((self.host, self.port), SOCKET_SECONDS)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise Failure(f"{role}: cannot connect to {self.host}:{self.port}: {error}") from None
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.replies = self.socket.makefile("rb", 1 << 20)
@@ -106,6 +104,21 @@ class Connection:
         if kind == b"*":
             return [self._read() for _ in range(int(rest))]
         raise ValueError(f"no reply of Redis: {line[:40]!r}")
+
+
+def split_url(url, role):
+    """The parts of a Redis URL. A password with special characters in it falls apart, and no part of it may be shown."""
+    try:
+        parts = urllib.parse.urlsplit(url if "://" in url else "redis://" + url)
+        broken = parts.port == 0 or parts.query or parts.fragment or "@" in parts.path
+    except ValueError:
+        broken = True
+    if broken:
+        raise Failure(f"{role}: the URL is not redis://[user:password@]host[:port][/db]; write special characters of a password as %XX"
+                      " (# as %23, / as %2F, ? as %3F, [ as %5B, @ as %40, % as %25)")
+    if parts.scheme != "redis":
+        raise Failure(f"{role}: only redis:// can be reached, not {parts.scheme}://")
+    return parts
 
 
 def encode(words):
@@ -175,21 +188,33 @@ class Copy:
             self.left[reason].append(key)
 
     def database(self, db, progress):
-        for side in (self.source, self.target):
-            side.must("SELECT", db)
+        self.source.must("SELECT", db)
+        absent = self._is_absent(db)
         self.seen.clear()
         cursor = b"0"
         while True:
             cursor, keys = self.source.must("SCAN", cursor, "COUNT", BATCH)
             new = [key for key in dict.fromkeys(keys) if hash(key) not in self.seen]
             self.seen.update(map(hash, new))
-            if new and self.plain:
+            if absent:
+                for key in new:
+                    self.leave(f"in database {db}, which the target does not have", key)
+            elif new and self.plain:
                 self._copy_plainly(new)
             elif new:
                 self._copy(new)
             progress.show(sum(self.copied.values()) + sum(self.left_counts.values()))
             if cursor == b"0":
                 return
+
+    def _is_absent(self, db):
+        """Selects the database at the target. True if there is no such one."""
+        answer = self.target.many([("SELECT", db)])[0]
+        if not isinstance(answer, ErrorReply):
+            return False
+        if b"DB index" not in answer.text:
+            raise Failure(f"{self.target.role}: SELECT: {text_of(answer.text)}")
+        return True
 
     def _copy(self, keys):
         replies = self.source.many([command for key in keys for command in (("DUMP", key), ("PTTL", key))])

@@ -24,7 +24,9 @@ const HEALTHY = {
   // The second server is not the writer and writes no checkpoints.
   [site("isthmus_checkpoint_dirty_entries", "", "b")]: always(10),
   [site("isthmus_checkpoints_total", "", "b")]: always(0),
-  [site("redis_memory_used_bytes")]: always(1000),
+  [site("redis_memory_used_dataset_bytes")]: always(1000),
+  // Connections and what waits for its commit are not under the limit.
+  [site("redis_memory_used_bytes")]: always(5000),
   [site("redis_memory_max_bytes")]: always(0),
   [site("redis_connected_clients")]: always(10),
   [site("redis_config_maxclients")]: always(10000),
@@ -33,6 +35,8 @@ const HEALTHY = {
   [site("isthmus_tls_files_stale")]: always(0),
   [site("isthmus_writer")]: always(1),
   [site("isthmus_writer", "", "b")]: always(0),
+  [site("isthmus_writer_reachable")]: always(1),
+  [site("isthmus_writer_reachable", "", "b")]: always(1),
   [site("isthmus_leases_taken_total")]: always(1),
   [site("isthmus_feed_up")]: always(1),
   [site("isthmus_feed_slot_bytes")]: always(100000),
@@ -67,7 +71,14 @@ const BROKEN = {
   IsthmusSlowSubscribers: { series: { [site("isthmus_slow_subscribers_closed_total")]: rising(1) } },
   IsthmusCertificateExpires: { series: { [site("isthmus_tls_certificate_expiry_timestamp_seconds")]: always(6 * 86400) } },
   IsthmusCertificateNotTaken: { series: { [site("isthmus_tls_files_stale")]: always(1) } },
-  IsthmusNoWriter: { series: { [site("isthmus_writer")]: always(0) } },
+  IsthmusNoWriter: {
+    series: {
+      [site("isthmus_writer")]: always(0),
+      [site("isthmus_writer_reachable")]: always(0),
+      [site("isthmus_writer_reachable", "", "b")]: always(0),
+    },
+  },
+  IsthmusWriterOutOfReach: { series: { [site("isthmus_writer_reachable", "", "b")]: always(0) } },
   IsthmusSeveralWriters: { series: { [site("isthmus_writer", "", "b")]: always(1) }, also: ["IsthmusCheckpointStalled"] },
   IsthmusWriterFlapping: { series: { [site("isthmus_leases_taken_total")]: rising(1) } },
   IsthmusFeedDown: { series: { [site("isthmus_feed_up")]: always(0) } },

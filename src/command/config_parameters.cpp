@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "src/command/call.hpp"
@@ -75,6 +76,24 @@ Parameter memory(std::string name, Setting<Value> setting, std::int64_t min) {
     return store(setting, *bytes);
   };
   return {std::move(name), show_setting(setting), read};
+}
+
+// In Redis's words, and as Redis does: what the limit of open files does not allow is refused.
+Parameter max_clients() {
+  Parameter parameter = number("maxclients", &Settings::maxclients, 1, kUint32Max);
+  const auto read = parameter.read;
+  parameter.read = [read](const Services& services, std::string_view text) {
+    ParameterChange change = read(services, text);
+    if (!change.error.empty()) return change;
+    const auto wanted = static_cast<std::uint32_t>(*parse_integer(text));
+    // What holds already was fitted at the start.
+    if (wanted <= services.settings.maxclients.load()) return change;
+    const std::uint32_t possible = clients_within_file_limit(wanted);
+    if (possible >= wanted) return change;
+    return wrong("The operating system is not able to handle the specified number of clients, try with " +
+                 std::to_string(possible));
+  };
+  return parameter;
 }
 
 // A limit of packed hashes; the keyspace has its own copy, which only the holder of all locks may change.
@@ -233,11 +252,12 @@ Parameter output_buffer_limits() {
 void add_settings(std::vector<Parameter>& all) {
   all.push_back(number("timeout", &Settings::timeout_s, 0, kInt32Max));
   all.push_back(number("tcp-keepalive", &Settings::tcp_keepalive_s, 0, kInt32Max));
-  all.push_back(number("maxclients", &Settings::maxclients, 1, kUint32Max));
+  all.push_back(max_clients());
   all.push_back(number("slowlog-log-slower-than", &Settings::slowlog_threshold_us, -1, kInt64Max));
   all.push_back(number("slowlog-max-len", &Settings::slowlog_max_len, 0, kInt64Max));
   all.push_back(number("latency-monitor-threshold", &Settings::latency_threshold_ms, 0, kInt64Max));
-  all.push_back(number("commit-timeout", &Settings::commit_timeout_ms, 0, kInt64Max));
+  all.push_back(
+      number("commit-timeout", &Settings::commit_timeout_ms, kMinCommitTimeoutMs, kMaxCommitTimeoutMs));
   all.push_back(memory("maxmemory", &Settings::maxmemory_bytes, 0));
   all.push_back(memory("proto-max-bulk-len", &Settings::proto_max_bulk_bytes, kMinBufferBytes));
   all.push_back(memory("client-query-buffer-limit", &Settings::query_buffer_limit_bytes, kMinBufferBytes));
@@ -392,6 +412,17 @@ std::vector<Parameter> make_parameters() {
 }
 
 }  // namespace
+
+std::uint32_t clients_within_file_limit(std::uint32_t wanted) {
+  constexpr rlim_t kOwnFiles = 64;
+  const rlim_t files = wanted + kOwnFiles;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= files) return wanted;
+  limit.rlim_cur = std::min(files, limit.rlim_max);
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) getrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur >= files) return wanted;
+  return static_cast<std::uint32_t>(limit.rlim_cur - std::min(limit.rlim_cur - 1, kOwnFiles));
+}
 
 std::span<const Parameter> config_parameters() {
   static const std::vector<Parameter> parameters = make_parameters();

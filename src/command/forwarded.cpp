@@ -206,6 +206,8 @@ constexpr Command kSubcommands[] = {
      "That of the command it carries", "Evaluates a command of another server's client"},
     {"isthmus|hello", hello, 5, kBetween | kNoAuth, 0, 0, 0, 0, kGroup, "7.0.0", "O(1)",
      "Makes this the connection over which another server forwards commands"},
+    {"isthmus|help", isthmus_help, 2, kLoading | kStale | kInternal, 0, 0, 0, 0, kGroup, "7.0.0", "O(1)",
+     "Lists the subcommands"},
     {"isthmus|peer", isthmus_peer, 4, kAdmin | kNoscript | kNoMulti | kInternal, 0, 0, 0, 0, kGroup, "7.0.0",
      "O(1)", "Forgets a linked site"},
     {"isthmus|sites", isthmus_sites, 2, kNoscript | kInternal, 0, 0, 0, 0, kGroup, "7.0.0",

@@ -210,10 +210,17 @@ void add_log(Page& page, const Services& services) {
   page.gauge("isthmus_backend_disk_bytes", "Size of the tables", number(services.log.disk_bytes()));
 }
 
-void add_site(Page& page, const Site& site) {
+bool reaches_writer(const Services& services) {
+  return services.site->is_writer() || (services.forwarder != nullptr && services.forwarder->connected());
+}
+
+void add_site(Page& page, const Services& services) {
+  const Site& site = *services.site;
   const Site::Stats& stats = site.stats();
   const backend::UpkeepReport report = site.report();
   page.gauge("isthmus_writer", "1: this server is the writer of its site", site.is_writer() ? 1 : 0);
+  page.gauge("isthmus_writer_reachable", "1: this server is the writer, or is connected to it",
+             reaches_writer(services) ? 1 : 0);
   page.gauge("isthmus_site_servers", "Servers of the site that give signs of life",
              number(report.servers.size()));
   page.gauge("isthmus_feed_up", "1: the change feed is attached", site.feed_healthy() ? 1 : 0);
@@ -293,7 +300,7 @@ std::string metrics_text(Services& services, std::int64_t now_ms) {
   add_pubsub(page, services);
   if (services.journal.durable()) add_log(page, services);
   if (services.site != nullptr) {
-    add_site(page, *services.site);
+    add_site(page, services);
     if (services.site->linked()) add_links(page, *services.site, now_ms);
   }
   return page.text();
@@ -303,9 +310,7 @@ std::string not_ready_because(const Services& services) {
   if (!services.journal.available()) return services.journal.unavailable_reason();
   if (services.site == nullptr) return {};
   if (!services.site->feed_healthy()) return "the change feed is down";
-  if (services.site->is_writer() || (services.forwarder != nullptr && services.forwarder->connected()))
-    return {};
-  return "there is no writer in reach";
+  return reaches_writer(services) ? "" : "there is no writer in reach";
 }
 
 }  // namespace isthmus

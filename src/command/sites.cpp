@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "src/command/help.hpp"
 #include "src/observe/logging.hpp"
 
 namespace isthmus {
@@ -50,6 +51,13 @@ void reply_facts(Call& call, const Facts& facts) {
 }
 
 }  // namespace
+
+// ISTHMUS HELP. What servers say to each other is not for people.
+void isthmus_help(Call& call) {
+  reply_help(call, "ISTHMUS",
+             {"PEER FORGET <name>", "    Give up a site that is not named by --peer any more.", "SITES",
+              "    Show this site, and how the link to each other one is."});
+}
 
 // ISTHMUS SITES → a map of facts for this site and one for each peer.
 void isthmus_sites(Call& call) {

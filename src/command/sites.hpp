@@ -14,6 +14,7 @@ std::vector<std::pair<std::string, std::string>> peer_facts(const backend::PeerR
 /// What is told of this site as one of several.
 std::vector<std::pair<std::string, std::string>> sites_facts(const Services& services, std::int64_t now_ms);
 
+void isthmus_help(Call& call);
 void isthmus_sites(Call& call);
 void isthmus_peer(Call& call);
 

@@ -29,6 +29,10 @@ constexpr std::int64_t kHandshakeMs = 3000;
 constexpr int kTickMs = 50;
 // A host that vanishes is noticed in about so long (tcp(7), TCP_USER_TIMEOUT).
 constexpr int kVanishedMs = 3000;
+// A writer that hands the lease over is refused or gone for less than this, which is nothing to report.
+constexpr std::int64_t kTakeOverMs = 1000;
+// A peer chooses the words of its refusal, so that there may be any number of causes.
+constexpr std::size_t kMaxComplaints = 8;
 
 // The limits of one answer: as large as a bulk string may be, and its frame.
 resp::ReplyLimits answer_limits() {
@@ -65,15 +69,23 @@ Address read_address(std::string_view text) {
   return address;
 }
 
-// A socket that connects there; -1 if that cannot even begin.
-int begin_connect(const Address& address) {
+std::string error_text(int error) { return std::generic_category().message(error); }
+
+// A socket that connects there; -1 if that cannot even begin, and then `why`.
+int begin_connect(const Address& address, std::string& why) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
-  if (::getaddrinfo(address.host.c_str(), address.port.c_str(), &hints, &found) != 0) return -1;
+  if (const int error = ::getaddrinfo(address.host.c_str(), address.port.c_str(), &hints, &found);
+      error != 0) {
+    why = "its host cannot be resolved: " +
+          (error == EAI_SYSTEM ? error_text(errno) : std::string(::gai_strerror(error)));
+    return -1;
+  }
   const int socket = ::socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   const bool begun =
       socket >= 0 && (::connect(socket, found->ai_addr, found->ai_addrlen) == 0 || errno == EINPROGRESS);
+  if (!begun) why = error_text(errno);
   ::freeaddrinfo(found);
   if (begun) {
     set_options(socket);
@@ -187,26 +199,43 @@ void Forwarder::look_after_connection() {
   const std::int64_t now = now_ms();
   if (socket_ >= 0) {
     if (drop || !wanted || ((connecting_ || securing_) && address != address_)) {
-      failures_ = 0;
-      next_attempt_ms_ = 0;  // somebody else may be reached at once
+      begin_anew();
       close(wanted ? "another server is the writer" : "this server is the writer");
     } else if ((connecting_ || securing_ || greeting) && now - opened_ms_ > kHandshakeMs) {
-      close("no answer to the handshake");
+      fail(connecting_ ? "the connection is not answered" : "no answer to the handshake");
     }
   }
+  if (ready_.load() && failures_ != 0) note_ready();
   if (socket_ < 0 && wanted && now >= next_attempt_ms_) {
+    if (address != address_) begin_anew();
     address_ = address;
     open();
   }
 }
 
+// Somebody else may be reached at once, and what was said of the one before says nothing of them.
+void Forwarder::begin_anew() {
+  failures_ = 0;
+  next_attempt_ms_ = 0;
+  complaints_.clear();
+}
+
+void Forwarder::note_ready() {
+  failures_ = 0;
+  complaints_.clear();
+  log_info("Connected to the writer of the site", {{"writer", address_}});
+}
+
 void Forwarder::open() {
   const std::int64_t now = now_ms();
   opened_ms_ = now;
+  if (failures_ == 0) trying_since_ms_ = now;
   next_attempt_ms_ = now + kRetryMs[std::min<std::size_t>(static_cast<std::size_t>(failures_), 2)];
   ++failures_;
-  socket_ = begin_connect(read_address(address_));
+  std::string why;
+  socket_ = begin_connect(read_address(address_), why);
   connecting_ = socket_ >= 0;
+  if (!connecting_) complain(why);
 }
 
 void Forwarder::finish_connecting() {
@@ -214,7 +243,7 @@ void Forwarder::finish_connecting() {
   socklen_t size = sizeof error;
   ::getsockopt(socket_, SOL_SOCKET, SO_ERROR, &error, &size);
   if (error != 0) {
-    close(std::generic_category().message(error));
+    fail(error_text(error));
     return;
   }
   connecting_ = false;
@@ -226,8 +255,7 @@ void Forwarder::finish_connecting() {
   std::string why = "it is reached by TLS, and this server has none of the options for it";
   if (tls_contexts_ != nullptr) tls_ = tls_contexts_->connect(socket_, address.host, why);
   if (tls_ == nullptr) {
-    complain(why);
-    close(why);
+    fail(why);
     return;
   }
   securing_ = true;
@@ -240,17 +268,23 @@ void Forwarder::secure() {
     securing_ = false;
     greet();
   } else if (errno != EAGAIN) {
-    const std::string why = tls_->error().empty() ? "closed by the writer" : tls_->error();
-    complain(why);
-    close(why);
+    fail(tls_->error().empty() ? "closed by the writer" : tls_->error());
   }
 }
 
+// The connection cannot be made, or breaks.
+void Forwarder::fail(const std::string& cause) {
+  if (!ready_.load()) complain(cause);
+  close(cause);
+}
+
 // Once for each cause: it is tried again several times a second.
-void Forwarder::complain(std::string_view cause) {
-  const std::string complaint = address_ + " " + std::string(cause);
-  if (std::exchange(complaint_, complaint) == complaint) return;
-  log_warning("No TLS connection to the writer of the site", {{"writer", address_}, {"cause", cause}});
+void Forwarder::complain(const std::string& cause) {
+  if (now_ms() - trying_since_ms_ < kTakeOverMs || complaints_.size() >= kMaxComplaints) return;
+  if (!complaints_.insert(cause).second) return;
+  log_warning(address_.starts_with(kTlsScheme) ? "No TLS connection to the writer of the site"
+                                               : "No connection to the writer of the site",
+              {{"writer", address_}, {"cause", cause}});
 }
 
 void Forwarder::greet() {
@@ -281,15 +315,10 @@ void Forwarder::read() {
                                          : tls_->receive(buffer.data(), buffer.size());
     if (size < 0 && errno == EINTR) continue;
     if (size < 0 && errno == EAGAIN) return;
-    if (size < 0 && tls_ != nullptr && !tls_->error().empty()) {
-      // In TLS 1.3 the writer's verdict on our certificate comes after the handshake.
-      const std::string why = tls_->error();
-      complain(why);
-      close(why);
-      return;
-    }
     if (size <= 0) {
-      close(size == 0 ? "closed by the writer" : "read error");
+      // In TLS 1.3 the writer's verdict on our certificate comes after the handshake.
+      const bool by_tls = size < 0 && tls_ != nullptr && !tls_->error().empty();
+      fail(by_tls ? tls_->error() : size == 0 ? "closed by the writer" : error_text(errno));
       return;
     }
     reader_.feed({buffer.data(), static_cast<std::size_t>(size)});
@@ -311,13 +340,8 @@ void Forwarder::read() {
       }
     });
     if (!keep) {
-      close(refusal.empty() ? "not a forwarding server" : refusal);
+      fail(refusal.empty() ? "it does not answer as the writer of this site" : refusal);
       return;
-    }
-    if (ready_.load() && failures_ != 0) {
-      failures_ = 0;
-      complaint_.clear();
-      log_info("Connected to the writer of the site", {{"writer", address_}});
     }
     if (static_cast<std::size_t>(size) < buffer.size() && !(tls_ != nullptr && tls_->has_more())) return;
   }
@@ -338,7 +362,8 @@ void Forwarder::write() {
     if (size < 0 && errno == EINTR) continue;
     if (size < 0 && errno == EAGAIN) return;
     if (size < 0) {
-      close("write error");
+      const bool by_tls = tls_ != nullptr && !tls_->error().empty();
+      fail(by_tls ? tls_->error() : error_text(errno));
       return;
     }
     sent_ += static_cast<std::size_t>(size);

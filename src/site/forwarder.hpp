@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -66,7 +67,10 @@ class Forwarder {
   void finish_connecting();
   void secure();
   void greet();
-  void complain(std::string_view cause);
+  void begin_anew();
+  void note_ready();
+  void fail(const std::string& cause);
+  void complain(const std::string& cause);
   void close(std::string_view why);
   void read();
   void write();
@@ -90,10 +94,11 @@ class Forwarder {
   bool connecting_ = false;
   std::unique_ptr<TlsConnection> tls_;  // null on a connection without TLS
   bool securing_ = false;               // its handshake is under way
-  std::string complaint_;               // what was said last of connections that cannot be secured
   std::string address_;                 // to which it connects
   std::int64_t next_attempt_ms_ = 0, opened_ms_ = 0;
-  int failures_ = 0;
+  int failures_ = 0;                  // attempts since it was ready, or since another server is the writer
+  std::int64_t trying_since_ms_ = 0;  // when the first of these began
+  std::set<std::string> complaints_;  // the causes that have been logged of them
   std::string outgoing_;
   std::size_t sent_ = 0;  // of outgoing_
   resp::ReplyReader reader_;

@@ -170,6 +170,30 @@ TEST_F(ConfigTest, ReadsWhatSeveralServersNeed) {
   EXPECT_EQ(accepted({}).advertise, "db.example.org:6379");
 }
 
+// Other servers of the site would connect to themselves.
+TEST_F(ConfigTest, AdvertisesNoAddressThatMeansEverywhere) {
+  const std::vector<std::string> shared = {"--backend", "postgresql:///x"};
+  const auto with = [&](std::vector<std::string> words) {
+    words.insert(words.end(), shared.begin(), shared.end());
+    return words;
+  };
+  for (const char* bind : {"0.0.0.0", "*", "::", "::*", "0", "0:0::0", "0.0.0.0,10.0.0.7"}) {
+    EXPECT_THAT(refused(with({"--bind", bind})), HasSubstr("--advertise HOST:PORT")) << bind;
+    EXPECT_EQ(accepted(with({"--bind", bind, "--advertise", "10.0.0.7:6379"})).advertise, "10.0.0.7:6379");
+    accepted({"--bind", bind, "--backend", "memory:"});
+    accepted({"--bind", bind});
+  }
+  for (const char* bind : {"127.0.0.1", "10.0.0.7,0.0.0.0", "fd00::7", "db.example.org"}) {
+    EXPECT_EQ(accepted(with({"--bind", bind})).advertise, "") << bind;
+  }
+  environment_ = {{"ISTHMUS_BIND", "0.0.0.0"}};
+  EXPECT_THAT(refused(shared), HasSubstr("--advertise HOST:PORT"));
+  for (const char* address :
+       {"0.0.0.0:6379", "[::]:6379", ":::6379", "*:6379", "0:6379", "[::ffff:0.0.0.0]:6379", "[::0]:1"}) {
+    EXPECT_THAT(refused({"--advertise", address}), HasSubstr("say where this server is reached")) << address;
+  }
+}
+
 TEST_F(ConfigTest, NamesTheSiteAndItsPeers) {
   const Config config = accepted({"--backend", "postgresql:///x", "--site", "eu-1", "--peer",
                                   "us=postgresql://u:secret@db.us/isthmus", "--peer", "ap=postgres://db.ap/x",
