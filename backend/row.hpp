@@ -132,6 +132,8 @@ class RowBatch {
   std::size_t size() const { return rows_.size(); }
   /// Bytes of keys, fields and values held.
   std::size_t bytes() const { return bytes_.size(); }
+  /// The same with what each row takes besides: what the batch costs in memory.
+  std::size_t held_bytes() const { return bytes_.size() + rows_.size() * sizeof(Packed); }
   /// The row at `index`; its views live until the batch changes.
   Row operator[](std::size_t index) const;
   /// Forgets the rows and keeps the memory (up to a few MiB) for the next ones.

@@ -23,6 +23,13 @@ Stamp expire_stamp(const StoredKey& key) { return {key.expire_version, key.expir
   throw SqliteError(SQLITE_MISMATCH, what + " is unknown: a newer Isthmus wrote it; use that version");
 }
 
+/// Whoever opens the file may write any number.
+std::uint8_t checked_database(std::int64_t number) {
+  if (number >= 0 && number <= kMaxDb) return static_cast<std::uint8_t>(number);
+  throw SqliteError(SQLITE_CORRUPT, "a row names the database " + std::to_string(number) +
+                                        ", and there are 0 to " + std::to_string(kMaxDb));
+}
+
 StoredType parse_type(std::string_view name) {
   for (std::size_t i = 0; i < kTypeNames.size(); ++i) {
     if (kTypeNames[i] == name) return static_cast<StoredType>(i);
@@ -58,7 +65,7 @@ class FieldReader {
   void next() {
     done_ = !statement_.step();
     if (done_) return;
-    field_.db = static_cast<std::uint8_t>(statement_.integer(0));
+    field_.db = checked_database(statement_.integer(0));
     field_.key = statement_.bytes(1);
     field_.field = statement_.bytes(2);
     field_.version = static_cast<Version>(statement_.integer(3));
@@ -139,7 +146,7 @@ class Progress {
 
 void read_row(const Statement& statement, Row& row) {
   row.version = static_cast<Version>(statement.integer(3));
-  row.db = static_cast<std::uint8_t>(statement.integer(4));
+  row.db = checked_database(statement.integer(4));
   const std::optional<RowKind> kind = row_kind_from_name(statement.bytes(5));
   if (!kind) throw_newer("the kind '" + std::string(statement.bytes(5)) + "' of a log row");
   row.kind = *kind;
@@ -174,7 +181,7 @@ void load_log(const Connection& connection, LoadSink& sink) {
 std::string_view stored_type_name(StoredType type) { return kTypeNames.at(static_cast<std::size_t>(type)); }
 
 void read_stored_key(const Statement& statement, StoredKey& key) {
-  key.db = static_cast<std::uint8_t>(statement.integer(0));
+  key.db = checked_database(statement.integer(0));
   key.key = statement.bytes(1);
   key.type = parse_type(statement.bytes(2));
   key.version = static_cast<Version>(statement.integer(3));

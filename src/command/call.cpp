@@ -85,7 +85,9 @@ bool Evaluation::expire_due(std::size_t shard_index, std::size_t limit, std::int
 
 void Evaluation::notify(EventClass event_class, std::string_view event, const Key& key) {
   group_.add_event(key.db, key.name, event);
-  raise(event_class, event, key);
+  // A miss is no effect: it needs no commit while the backend is down.
+  const bool miss = event_class == kEventKeyMiss;
+  raise(event_class, event, key, miss ? Journal::Deferral::message : Journal::Deferral::effect);
 }
 
 // On this server only.

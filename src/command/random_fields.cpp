@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <vector>
 
 #include <boost/unordered/unordered_flat_set.hpp>
 
@@ -42,8 +43,11 @@ void RandomFields::with_repetition(const Node& node, std::uint64_t count) {
   const std::size_t start = out.size();
   bool too_large = count > kMaxReplyBytes / kSmallestBulkBytes;
   if (!too_large) begin(count);
+  // A small hash is packed, and each look for a field walks over it.
+  std::vector<FieldView> packed;
+  if (!node.is_table()) hash_for_each(node, false, [&](const FieldView& field) { packed.push_back(field); });
   for (std::uint64_t i = 0; i < count && !too_large; ++i) {
-    add(hash_random(node, random_bits));
+    add(packed.empty() ? hash_random(node, random_bits) : packed[random_bits() % packed.size()]);
     too_large = out.size() - start > kMaxReplyBytes;
   }
   if (!too_large) return;

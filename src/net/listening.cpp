@@ -41,7 +41,8 @@ void accept_each(tcp::acceptor& acceptor, std::function<void(tcp::socket)> take)
     if (!acceptor.is_open()) return;
     if (!error) {
       take(std::move(socket));
-    } else if (error == boost::asio::error::no_descriptors) {
+    } else if (error != boost::asio::error::connection_aborted) {
+      // Out of descriptors, buffers or memory: what is asked for at once fails at once.
       log_warning("A connection cannot be accepted", {{"cause", error.message()}});
       auto timer = std::make_shared<boost::asio::steady_timer>(acceptor.get_executor(),
                                                                std::chrono::milliseconds(100));

@@ -1,6 +1,7 @@
 #include "src/net/output.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace isthmus {
 namespace {
@@ -120,19 +121,31 @@ void Output::consume(std::size_t bytes) {
 
 template <class Chosen>
 std::size_t Output::replace(std::string_view reply, Chosen&& chosen) {
+  if (std::none_of(items_.begin(), items_.end(), chosen)) return 0;
+  // Put together anew, as there may be a million of them.
   std::size_t replaced = 0, at = sent_;
+  std::string bytes;
+  bytes.reserve(bytes_.size() - sent_);
+  covered_ = 0;
   for (Item& item : items_) {
     if (item.message != nullptr) continue;
+    const std::size_t size = item.size;
     if (chosen(item)) {
-      bytes_.replace(at, item.size, reply);
-      reply_end_ = reply_end_ - item.size + reply.size();
-      covered_ = covered_ - item.size + reply.size();
+      bytes.append(reply);
       item.size = reply.size();
       item.gate = 0;
       ++replaced;
+    } else {
+      bytes.append(bytes_, at, size);
     }
-    at += item.size;
+    at += size;
+    covered_ += item.size;
   }
+  const std::size_t unfinished = bytes_.size() - reply_end_;
+  bytes.append(bytes_, at);
+  bytes_ = std::move(bytes);
+  sent_ = 0;
+  reply_end_ = bytes_.size() - unfinished;
   return replaced;
 }
 

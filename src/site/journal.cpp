@@ -74,9 +74,9 @@ void Journal::set_available(bool available, const std::string& reason) {
     available_.store(true);
     return;
   }
-  // Messages go on without a log, and those that come now must not overtake those that wait for a commit.
+  // Messages go on without a log, and those that come now must not overtake those that wait for a commit:
+  // they wait for this lock until the others are out.
   const std::lock_guard lock(mutex_);
-  available_.store(false);
   for (Batch* batch : {&committing_, &open_}) {
     for (const Deferred& deferred : batch->deferred) {
       if (deferred.what == Deferral::message) deferred.deliver();
@@ -84,6 +84,7 @@ void Journal::set_available(bool available, const std::string& reason) {
     std::erase_if(batch->deferred,
                   [](const Deferred& deferred) { return deferred.what == Deferral::message; });
   }
+  available_.store(false);
 }
 
 bool Journal::event_may_leave() const {
@@ -110,10 +111,10 @@ void Journal::Group::hold() {
 Seq Journal::Group::append(const backend::Row& row) {
   Journal& j = *journal_;
   const Seq place = j.appended_.load(std::memory_order_relaxed) + 1;
-  const std::size_t before = j.open_.rows.bytes();
+  const std::size_t before = j.open_.rows.held_bytes();
   j.open_.rows.append(row);
   j.appended_.store(place, std::memory_order_relaxed);
-  j.backlog_bytes_.fetch_add(j.open_.rows.bytes() - before, std::memory_order_relaxed);
+  j.backlog_bytes_.fetch_add(j.open_.rows.held_bytes() - before, std::memory_order_relaxed);
   has_rows_ = true;
   return place;
 }
@@ -291,7 +292,7 @@ void Journal::finish_commit() {
   }
   stats_.commits.fetch_add(1, std::memory_order_relaxed);
   stats_.rows.fetch_add(committing_.rows.size(), std::memory_order_relaxed);
-  backlog_bytes_.fetch_sub(committing_.rows.bytes(), std::memory_order_relaxed);
+  backlog_bytes_.fetch_sub(committing_.rows.held_bytes(), std::memory_order_relaxed);
   note_committed();
   committing_.rows.clear();
   committing_.inbox.clear();

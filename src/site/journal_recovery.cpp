@@ -37,9 +37,9 @@ void Journal::begin_lease(Row lease_row) {
   lease_row.seq = 1;
   lease_row.version = clock_.next(wall_clock_ms());
   lease_row.value = value;
-  const std::size_t before = open_.rows.bytes();
+  const std::size_t before = open_.rows.held_bytes();
   open_.rows.append(lease_row);
-  backlog_bytes_.fetch_add(open_.rows.bytes() - before, std::memory_order_relaxed);
+  backlog_bytes_.fetch_add(open_.rows.held_bytes() - before, std::memory_order_relaxed);
   appended_.store(appended_.load(std::memory_order_relaxed) + 1);
   lease_ = lease_row.origin;
   lease_seq_ = 1;
@@ -79,7 +79,7 @@ void Journal::settle(const std::function<Seq(backend::OriginId)>& last_in_log) {
 
 /// Keeps some rows of a batch. What the inbox asked for stands behind the same ones as before.
 void Journal::keep_rows(Batch& batch, const std::function<bool(const Row&)>& keep) {
-  const std::size_t bytes = batch.rows.bytes();
+  const std::size_t bytes = batch.rows.held_bytes();
   std::vector<std::size_t> kept{0};  // how many of the first 0, 1, 2 … rows
   batch.rows.keep_if([&](const Row& row) {
     const bool stays = keep(row);
@@ -87,7 +87,7 @@ void Journal::keep_rows(Batch& batch, const std::function<bool(const Row&)>& kee
     return stays;
   });
   for (Stamp& stamp : batch.inbox) stamp.end = kept[stamp.end];
-  backlog_bytes_.fetch_sub(bytes - batch.rows.bytes(), std::memory_order_relaxed);
+  backlog_bytes_.fetch_sub(bytes - batch.rows.held_bytes(), std::memory_order_relaxed);
 }
 
 /// A request that made no rows goes with those in front of it.
@@ -189,7 +189,7 @@ bool Journal::drop_rejected() {
     if (!committing_.inbox.empty()) lease_keeper_->append({}, committing_.inbox_ids());
     committing_.inbox.clear();
     if (!all) {
-      backlog_bytes_.fetch_sub(committing_.rows.bytes(), std::memory_order_relaxed);
+      backlog_bytes_.fetch_sub(committing_.rows.held_bytes(), std::memory_order_relaxed);
       committing_.rows.clear();
     }
     finish_commit();

@@ -49,7 +49,7 @@ std::vector<Row> rows_of_every_kind() {
     if (is_of_links(static_cast<RowKind>(i))) continue;
     Row row = make_row(rows.size() + 1, static_cast<RowKind>(i), std::string_view("\0\xff key", 6), "field",
                        "value");
-    row.db = static_cast<std::uint8_t>(i);
+    row.db = static_cast<std::uint8_t>(i % (kMaxDb + 1));
     row.group_end = i % 2 == 0;
     row.expire_at = i % 3 == 0 ? std::optional<std::int64_t>(1'700'000'000'000 + i) : std::nullopt;
     row.sent_at = i;

@@ -95,6 +95,44 @@ TEST_F(Hashes, HrandfieldReturnsDifferentFieldsForAPositiveCount) {
   }
 }
 
+TEST_F(Hashes, HrandfieldDrawsFromAllFieldsOfASmallHash) {
+  run_("HSET h a 1 b 2 c 3");
+  const auto names = names_of(run_("HRANDFIELD h -300"), 1);
+  EXPECT_EQ(names.size(), 300u);
+  EXPECT_EQ(std::set<std::string>(names.begin(), names.end()), (std::set<std::string>{"a", "b", "c"}));
+}
+
+TEST_F(Hashes, HrandfieldDrawsEachFieldOfASmallHashWithItsValue) {
+  run_("HSET h a 1 b 2 c 3");
+  const std::set<std::string> pairs{"$1\r\na\r\n$1\r\n1\r\n", "$1\r\nb\r\n$1\r\n2\r\n",
+                                    "$1\r\nc\r\n$1\r\n3\r\n"};
+  for (const int protocol : {2, 3}) {
+    run_.client().protocol = protocol;
+    const std::string head = protocol == 2 ? "*600\r\n" : "*300\r\n";
+    const std::string before_pair = protocol == 2 ? "" : "*2\r\n";
+    const std::size_t size = before_pair.size() + pairs.begin()->size();
+    const std::string wire = run_("HRANDFIELD h -300 WITHVALUES");
+    ASSERT_THAT(wire, StartsWith(head));
+    ASSERT_EQ(wire.size(), head.size() + 300 * size);
+    std::set<std::string> drawn;
+    for (std::size_t at = head.size(); at < wire.size(); at += size) {
+      EXPECT_EQ(wire.substr(at, before_pair.size()), before_pair);
+      drawn.insert(wire.substr(at + before_pair.size(), size - before_pair.size()));
+    }
+    EXPECT_EQ(drawn, pairs);
+  }
+}
+
+// With peers a deleted field is remembered in its place.
+TEST_F(Hashes, HrandfieldDrawsNoFieldThatIsDeleted) {
+  run_.keyspace().set_linked(true);
+  run_.keyspace().set_stable(0);
+  run_("HSET h a 1 b 2 c 3 d 4");
+  run_("HDEL h c");
+  const auto names = names_of(run_("HRANDFIELD h -300"), 1);
+  EXPECT_EQ(std::set<std::string>(names.begin(), names.end()), (std::set<std::string>{"a", "b", "d"}));
+}
+
 TEST_F(Hashes, HrandfieldRefusesAReplyWithoutBound) {
   run_("HSET h f 1");
   EXPECT_EQ(run_("HRANDFIELD h -100000000"), "-ERR value is out of range\r\n");
