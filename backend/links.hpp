@@ -4,10 +4,12 @@
 // The *links* thread of the site's writer uses all of this, with database sessions of its own.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -61,9 +63,10 @@ struct PeerSlot {
 
 /// How far a database has the rows of an origin.
 struct OriginReach {
-  SiteId site = 0;  ///< 0: nobody knows, or an origin of copied rows, which may be of several sites
-  Seq last = 0;     ///< the highest seq that it has or had
-  Seq cut = 0;      ///< up to here rows may be gone from the log
+  SiteId site = 0;   ///< 0: nobody knows, or an origin of copied rows, which may be of several sites
+  Seq last = 0;      ///< the highest seq that it has or had
+  Seq cut = 0;       ///< up to here rows may be gone from the log
+  Seq returned = 0;  ///< the highest that a peer has given back lately, of those that this database had lost
 };
 using Reaches = std::map<OriginId, OriginReach>;
 
@@ -71,6 +74,8 @@ using Reaches = std::map<OriginId, OriginReach>;
 class Peer {
  public:
   virtual ~Peer() = default;
+  /// Every function throws within 100 ms once `flag` is true. It outlives this session.
+  virtual void give_up_when(const std::atomic<bool>& flag) = 0;
   /// Asked when the session was opened.
   virtual SiteId site() const = 0;
   virtual const std::string& name() const = 0;
@@ -104,6 +109,8 @@ class Links {
   /// What keeps PostgreSQL from taking part in links (rights to create subscriptions, worker processes,
   /// slots), with the remedy, a line each; and warnings (max_slot_wal_keep_size without bound).
   virtual std::vector<std::string> check() = 0;
+  /// The first of these alone: why the role may not subscribe to anybody, with the remedy.
+  virtual std::optional<std::string> missing_rights() = 0;
   /// Names this site; refused if it has another name already (then `what()` says both).
   virtual void name_site(const std::string& name) = 0;
 

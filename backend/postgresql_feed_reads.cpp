@@ -351,13 +351,16 @@ void FeedReads::read_messages(SiteId site, std::int64_t sent_since, LoadSink& si
 Reaches read_reaches(PgConnection& connection) {
   const PgResult rows = connection.exec(
       "SELECT coalesce(l.origin, p.origin), coalesce(l.site, p.site, 0), greatest(l.last, p.seq, p.cut), "
-      "coalesce(p.cut, 0) FROM (SELECT origin, max(site) FILTER (WHERE NOT copied) AS site, max(seq) AS last "
-      "FROM isthmus.log WHERE arrived >= (SELECT covered_from FROM isthmus.site) GROUP BY origin) l "
+      "coalesce(p.cut, 0), coalesce(l.returned, 0) FROM (SELECT origin, max(site) FILTER (WHERE NOT copied) "
+      "AS "
+      "site, max(seq) AS last, max(seq) FILTER (WHERE copied AND site = (SELECT id FROM isthmus.site)) AS "
+      "returned FROM isthmus.log WHERE arrived >= (SELECT covered_from FROM isthmus.site) GROUP BY origin) l "
       "FULL JOIN isthmus.progress p ON p.origin = l.origin");
   Reaches reaches;
   for (int i = 0; i < rows.rows(); ++i) {
     reaches[rows.integer(i, 0)] = {rows.integer(i, 1), static_cast<Seq>(rows.integer(i, 2)),
-                                   static_cast<Seq>(rows.integer(i, 3))};
+                                   static_cast<Seq>(rows.integer(i, 3)),
+                                   static_cast<Seq>(rows.integer(i, 4))};
   }
   return reaches;
 }
@@ -378,7 +381,8 @@ InboxWindow FeedReads::read_inbox() {
   InboxWindow inbox;
   CopyReader reader(
       connection_,
-      "COPY (SELECT id, op, db, key, field, value, expire_at FROM (SELECT *, sum(length(key) + "
+      "COPY (SELECT id, op, db, key, field, value, expire_at, (extract(epoch FROM at) * 1000)::bigint FROM "
+      "(SELECT *, sum(length(key) + "
       "coalesce(length(field), 0) + coalesce(length(value), 0)) OVER (ORDER BY id ROWS BETWEEN UNBOUNDED "
       "PRECEDING AND 1 PRECEDING) AS before FROM (SELECT * FROM isthmus.inbox ORDER BY id LIMIT " +
           std::to_string(kRows) + ") first) piece WHERE coalesce(before, 0) < " + std::to_string(kBytes) +
@@ -393,6 +397,7 @@ InboxWindow FeedReads::read_inbox() {
     row.field = reader->bytes(4);
     row.value = reader->bytes(5);
     row.expire_at = integer_or_none(reader, 6);
+    row.at = reader->integer(7);
     bytes += row.key.size() + row.field.size() + row.value.size();
   }
   inbox.more = inbox.rows.size() == kRows || bytes >= kBytes;

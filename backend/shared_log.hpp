@@ -41,6 +41,7 @@ struct InboxRow {
   std::string field;                      ///< of hset and hdel
   std::string value;                      ///< of set, hset and publish
   std::optional<std::int64_t> expire_at;  ///< set, expire: milliseconds since the Unix epoch; absent: none
+  std::int64_t at = 0;  ///< when it was asked for, by the database's clock: milliseconds since the Unix epoch
 };
 
 /// Receives what a feed reads. Views live during the call only.
@@ -138,7 +139,8 @@ class SharedLog : public Log {
   /// then `why` says so in one line. Whatever lease the last session held is gone.
   virtual bool connect(std::string& why) = 0;
   virtual bool connected() const = 0;
-  /// Ends the session, which gives the lease back at once.
+  /// Ends the session, which gives the lease back at once; what the upkeep thread writes of the checkpoint
+  /// just now fails within 100 ms, so that it holds up nobody who takes the lease.
   virtual void disconnect() = 0;
   /// Tries to take the site's lock for this session, without waiting; true if this session has it now. Throws
   /// AppendError.
@@ -160,8 +162,8 @@ class SharedLog : public Log {
 
   /// One round of housekeeping, about once a second: the registration of this server; the clock's offset;
   /// makes partitions ahead of time. As writer also: advances the permanent slot, drops partitions that are
-  /// older than the retention and covered by the checkpoint, vacuums what the checkpoint leaves behind. As no
-  /// writer: ends the session of a holder of the lock that has not beaten for 3 s. Throws AppendError.
+  /// older than the retention and covered by the checkpoint, vacuums what the checkpoint leaves behind.
+  /// Without the lock: ends the session of a holder that has not beaten for 3 s. Throws AppendError.
   virtual UpkeepReport upkeep(const ServerRow& self, OriginId lease) = 0;
   /// From now on the checkpoint is written under this lease: pieces of an older one are refused
   /// (AppendError::rejected).
@@ -169,7 +171,10 @@ class SharedLog : public Log {
   /// The rows of the log that the checkpoint does not cover, without their values: what a new writer has to
   /// put into the next checkpoint. Throws AppendError.
   virtual void read_uncovered(LoadSink& sink) = 0;
-  /// Removes this server from the registered ones.
+  /// The process ends: from now on whatever the threads of feed, links and upkeep wait for fails within 100
+  /// ms. Any thread.
+  virtual void end_waits() {}
+  /// Removes this server from the registered ones. Throws AppendError.
   virtual void sign_off(OriginId server) = 0;
 
   // ---- the feed thread ----

@@ -86,7 +86,8 @@ class Client {
   std::vector<WatchedKey> watched;
   std::shared_ptr<WatchFlag> watch_flag;
 
-  backend::Seq last_gate = 0;  ///< highest seq that a reply of this connection waits for
+  backend::Seq last_gate = 0;     ///< highest seq that a reply of this connection waits for
+  backend::Seq last_message = 0;  ///< the place of its last message in the log that others read
 
   // Several servers of a site:
   bool awaits_forwarded = false;  ///< forwarded commands are unanswered: nothing is evaluated here meanwhile

@@ -85,7 +85,7 @@ void describe(Call& call, const Command* command) {
   const auto specs = key_specs(*command);
   call.reply.set(specs.size());
   for (const KeySpec& spec : specs) describe_key_spec(call, spec);
-  call.reply.set(command->subcommands.size());
+  command->subcommands.empty() ? call.reply.set(0) : call.reply.array(command->subcommands.size());
   for (const Command& subcommand : command->subcommands) describe(call, &subcommand);
 }
 

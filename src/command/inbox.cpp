@@ -1,5 +1,6 @@
 #include "src/command/inbox.hpp"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -76,12 +77,14 @@ void Inbox::publish_message(const backend::InboxRow& row) {
   message.kind = backend::RowKind::publish;
   message.key = row.key;
   message.value = row.value;
-  message.sent_at = now + services_.site->clock_offset_ms();
-  evaluation.group().add(message, now, 0);
+  message.sent_at = std::min(row.at, now + services_.site->clock_offset_ms());
   evaluation.group().stamp_inbox(row.id);
-  evaluation.group().after_commit([&pubsub = services_.pubsub, channel = row.key, payload = row.value] {
-    pubsub.publish(channel, payload);
-  });
+  if (is_stale(services_, message.sent_at)) return;
+  evaluation.group().add(message, now, 0);
+  evaluation.group().after_commit(
+      [&services = services_, sent_at = message.sent_at, channel = row.key, payload = row.value] {
+        if (!is_stale(services, sent_at)) services.pubsub.publish(channel, payload);
+      });
 }
 
 }  // namespace isthmus

@@ -77,16 +77,28 @@ std::size_t send(PubSub& pubsub, bool shard, std::string_view channel, std::stri
   return shard ? pubsub.publish_to_shard(channel, payload) : pubsub.publish(channel, payload);
 }
 
+}  // namespace
+
+bool is_stale(const Services& services, std::int64_t sent_at_ms) {
+  const std::int64_t now_ms = wall_clock_ms() + services.site->clock_offset_ms();
+  if (now_ms - sent_at_ms <= services.config.message_max_age_ms) return false;
+  services.site->stats().stale_messages.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+namespace {
+
 // Inside an EXEC of the writer a message is one of its effects: it goes into the log and out with them, or
 // not at all.
 void publish_with_effects(Call& call, backend::Row& row, std::size_t receivers) {
   Services& services = call.services;
   call.evaluation().raise_gate(call.evaluation().group().add(row, call.now_ms(), 0));
   if (receivers == 0) return;
-  call.evaluation().group().after_commit(
-      [&pubsub = services.pubsub, shard = row.kind == backend::RowKind::spublish,
-       channel = std::string(row.key),
-       payload = std::string(row.value)] { send(pubsub, shard, channel, payload); });
+  call.evaluation().group().after_commit([&services, sent_at = row.sent_at,
+                                          shard = row.kind == backend::RowKind::spublish,
+                                          channel = std::string(row.key), payload = std::string(row.value)] {
+    if (!is_stale(services, sent_at)) send(services.pubsub, shard, channel, payload);
+  });
 }
 
 // Other servers read the log, so the message goes into it, and its reply waits for the commit unless
@@ -117,6 +129,7 @@ void publish_to_all(Call& call, bool shard) {
     services.site->stats().dropped_messages.fetch_add(1, std::memory_order_relaxed);
   }
   if (available && (waits || !services.config.publish_ack_accept)) call.evaluation().raise_gate(place);
+  call.client.last_message = std::max(call.client.last_message, place);
   if (receivers == 0) return;
   if (!waits) {
     send(services.pubsub, shard, call.args[1], call.args[2]);

@@ -65,4 +65,8 @@ struct Services {
   std::uint16_t tls_port = 0;      ///< the port that is listened on with TLS; 0 if there is none
 };
 
+/// Whether a message that was sent then (milliseconds since the Unix epoch, by the clock of the site's
+/// database) is too old to be handed to anybody; counts it if it is. On a shared log only.
+bool is_stale(const Services& services, std::int64_t sent_at_ms);
+
 }  // namespace isthmus

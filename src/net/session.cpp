@@ -1,5 +1,6 @@
 #include "src/net/session.hpp"
 
+#include <atomic>
 #include <cerrno>
 #include <utility>
 
@@ -28,6 +29,11 @@ constexpr std::size_t kStrangerOutputBytes = 64 << 10;
 constexpr std::size_t kKeepInputCapacity = 64 << 10;
 // A TLS handshake takes so long at most. Until its end a connection counts for maxclients as any other.
 constexpr std::int64_t kHandshakeMs = 10'000;
+
+std::string why_unavailable(const Journal& journal) {
+  const std::string cause = journal.unavailable_reason();
+  return cause.empty() ? "the backend has not answered yet" : cause;
+}
 
 }  // namespace
 
@@ -173,7 +179,9 @@ bool Session::must_wait() {
   const Forwarder* forwarder = services.forwarder;
   if (forwarder != nullptr && forwarder->full() && !forwarder->refuses() && is_elsewhere(services))
     return true;
-  return services.journal.backlog_bytes() > Journal::kBacklogLimitBytes;
+  // While the log refuses writes, it keeps what it has; but then no more comes, and reads go on.
+  const Journal& journal = services.journal;
+  return journal.available() && journal.backlog_bytes() > Journal::kBacklogLimitBytes;
 }
 
 // Evaluates the whole requests in `bytes`; returns how many bytes it took.
@@ -201,6 +209,7 @@ std::size_t Session::evaluate(std::string_view bytes) {
     if (!parser_.args().empty()) {
       // What it has been sent so far stands before the next reply.
       if (in_subscribed_mode() && io_->has_mail()) io_->deliver_mail();
+      if (refuse_http()) break;
       if (!(awaits_forwarded ? take_behind_forwarded() : take_request(writer))) break;
     }
     used += parser_.consumed();
@@ -210,6 +219,23 @@ std::size_t Session::evaluate(std::string_view bytes) {
     }
   }
   return used;
+}
+
+// A web page can have a browser post what it likes to a port of this machine, commands among it. Redis ends
+// such connections as well, without a word (networking.c, securityWarningCommand).
+bool Session::refuse_http() {
+  constexpr std::int64_t kLinePeriodMs = 60'000;
+  static std::atomic<std::int64_t> next_line_ms{0};
+  const std::string_view name = parser_.args()[0];
+  if (!equals_ignoring_case(name, "post") && !equals_ignoring_case(name, "host:")) return false;
+  const std::int64_t now_ms = io_->steady_ms();
+  std::int64_t next_ms = next_line_ms.load();
+  if (now_ms >= next_ms && next_line_ms.compare_exchange_strong(next_ms, now_ms + kLinePeriodMs)) {
+    log_warning("Somebody sends HTTP to this port, perhaps a web page that wants to send commands; closed",
+                {{"client", id}, {"address", address}});
+  }
+  close("it sends HTTP");
+  return true;
 }
 
 // What the next request may be as large as. Another server sends what it has accepted itself.
@@ -235,6 +261,7 @@ bool Session::take_request(resp::Writer& writer) {
     return false;
   }
   if (outcome.forward) return forward();
+  parked_since_ms_ = 0;
   after_reply(outcome.gate);
   return true;
 }
@@ -260,10 +287,17 @@ bool Session::take_behind_forwarded() {
 // first.
 bool Session::forward() {
   Services& services = io_->services();
-  if (last_gate > services.journal.committed()) {
+  const bool available = services.journal.available();
+  if ((available ? std::max(last_gate, last_message) : last_gate) > services.journal.committed()) {
+    const std::int64_t now_ms = io_->steady_ms();
+    if (parked_since_ms_ == 0) parked_since_ms_ = now_ms;
+    if (!available || now_ms - parked_since_ms_ >= services.settings.commit_timeout_ms.load()) {
+      return refuse_to_forward();
+    }
     io_->park_until_commit(*this);
     return false;
   }
+  parked_since_ms_ = 0;
   const bool exec = in_multi;
   const Command& command = *last_command.load(std::memory_order_relaxed);
   show_forwarded_to_monitors(services, *this, parser_.args());
@@ -277,6 +311,23 @@ bool Session::forward() {
   awaits_forwarded = true;
   ThreadStats::add(io_->stats().commands[command_index(command)].calls, 1);
   ThreadStats::add(io_->stats().commands_processed, 1);
+  return true;
+}
+
+// What it would have to wait for may take long.
+bool Session::refuse_to_forward() {
+  Services& services = io_->services();
+  parked_since_ms_ = 0;
+  if (in_multi) end_transaction(services, *this);
+  std::string refusal;
+  resp::Writer(refusal, protocol)
+      .error("CLUSTERDOWN The log refuses writes: " + why_unavailable(services.journal));
+  if (awaits_forwarded) {
+    pending_->add(std::move(refusal), drops_reply());
+  } else {
+    output_.replies().append(refusal);
+    after_reply(0);
+  }
   return true;
 }
 
@@ -330,7 +381,7 @@ bool Session::drops_reply() {
 // errors are replies.
 bool Session::confirms_subscription() const {
   const Command* command = last_command.load(std::memory_order_relaxed);
-  return command != nullptr && command->has(kPubsub) && command->has(kWhenSubscribed) &&
+  return command != nullptr && command->has(kPubsub) && command->has(kWhenSubscribed) && !in_multi &&
          !output_.unfinished_reply().starts_with('-');
 }
 
@@ -419,7 +470,7 @@ void Session::check_commit_timeout(std::int64_t timeout_ms) {
   const std::size_t failed =
       output_.fail_gated(services.journal.committed(), io_->steady_ms() - timeout_ms,
                          "CLUSTERDOWN The write is not in the log yet, it may or may not be done: " +
-                             services.journal.unavailable_reason());
+                             why_unavailable(services.journal));
   if (failed == 0) return;
   services.stats.commit_timeouts.fetch_add(failed, std::memory_order_relaxed);
   flush();

@@ -73,10 +73,12 @@ class Session final : public Client {
   void process();
   std::size_t evaluate(std::string_view bytes);
   bool must_wait();
+  bool refuse_http();
   void bound_requests();
   bool take_request(resp::Writer& writer);
   bool take_behind_forwarded();
   bool forward();
+  bool refuse_to_forward();
   bool drops_reply();
   bool confirms_subscription() const;
   bool refuse_ordinary_client(resp::Writer& writer);
@@ -97,6 +99,7 @@ class Session final : public Client {
   bool peer_ended_ = false;  // it will send no more: read until its end
   bool closing_ = false;     // nothing more is read; closed when the output is out
   Admission admission_ = Admission::everyone;
+  std::int64_t parked_since_ms_ = 0;  // a request waits for a commit before it is forwarded; 0: none
   bool counts_as_client_ = true;
   std::unique_ptr<PendingReplies> pending_;  // made with the first forwarded command
   std::int64_t over_soft_limit_since_ms_ = 0;
