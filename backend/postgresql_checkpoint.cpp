@@ -301,28 +301,6 @@ bool flush_keys(PgConnection& connection, FlushProgress& progress) {
   return more;
 }
 
-/// The sites of the origins of `vector` of which the progress says nothing, as the log behind the
-/// checkpoint tells: by their rows, or by a row of kind reach that names them. 0 where it tells nothing.
-std::map<OriginId, SiteId> find_sites(PgConnection& connection, const Vector& vector) {
-  std::map<OriginId, SiteId> unknown;
-  for (const auto& [origin, seq] : vector) unknown.emplace(origin, 0);
-  const PgResult known = connection.exec("SELECT origin FROM isthmus.progress WHERE site IS NOT NULL");
-  for (int i = 0; i < known.rows(); ++i) unknown.erase(known.integer(i, 0));
-  if (unknown.empty()) return unknown;
-  const PgResult found = connection.exec(
-      "SET LOCAL enable_seqscan = on; SELECT origin, max(site) FILTER (WHERE NOT copied) FROM isthmus.log "
-      "WHERE arrived >= (SELECT "
-      "covered_from FROM isthmus.site) GROUP BY origin UNION ALL "
-      "SELECT split_part(part, '=', 1)::bigint, site FROM isthmus.log, "
-      "regexp_split_to_table(convert_from(value, 'UTF8'), ' +') AS part WHERE kind = 'reach' AND arrived >= "
-      "(SELECT covered_from FROM isthmus.site) AND part ~ '^[0-9]+='");
-  for (int i = 0; i < found.rows(); ++i) {
-    const auto origin = unknown.find(found.integer(i, 0));
-    if (origin != unknown.end() && origin->second == 0) origin->second = found.integer(i, 1);
-  }
-  return unknown;
-}
-
 void put_flushes(PgConnection& connection, const std::vector<StoredFlush>& flushes) {
   PgArray dbs(PgType::int2), versions(PgType::int8), sites(PgType::int8);
   for (const StoredFlush& flush : flushes) {
@@ -400,14 +378,34 @@ bool forget_some_flushed(PgConnection& connection, FlushProgress& progress) {
   return true;
 }
 
-void put_mark(PgConnection& connection, const CheckpointMark& mark, std::chrono::milliseconds age) {
-  const std::map<OriginId, SiteId> found = find_sites(connection, mark.vector);
+std::map<OriginId, SiteId> find_sites(PgConnection& connection, const Vector& vector) {
+  std::map<OriginId, SiteId> unknown;
+  for (const auto& [origin, seq] : vector) unknown.emplace(origin, 0);
+  const PgResult known = connection.exec("SELECT origin FROM isthmus.progress WHERE site IS NOT NULL");
+  for (int i = 0; i < known.rows(); ++i) unknown.erase(known.integer(i, 0));
+  if (unknown.empty()) return unknown;
+  const PgResult found = connection.exec(
+      "SELECT origin, max(site) FILTER (WHERE NOT copied) FROM isthmus.log "
+      "WHERE arrived >= (SELECT "
+      "covered_from FROM isthmus.site) GROUP BY origin UNION ALL "
+      "SELECT split_part(part, '=', 1)::bigint, site FROM isthmus.log, "
+      "regexp_split_to_table(convert_from(value, 'UTF8'), ' +') AS part WHERE kind = 'reach' AND arrived >= "
+      "(SELECT covered_from FROM isthmus.site) AND part ~ '^[0-9]+='");
+  for (int i = 0; i < found.rows(); ++i) {
+    const auto origin = unknown.find(found.integer(i, 0));
+    if (origin != unknown.end() && origin->second == 0) origin->second = found.integer(i, 1);
+  }
+  return unknown;
+}
+
+void put_mark(PgConnection& connection, const CheckpointMark& mark,
+              const std::map<OriginId, SiteId>& sites_of) {
   PgArray origins(PgType::int8), seqs(PgType::int8), sites(PgType::int8);
   for (const auto& [origin, seq] : mark.vector) {
     origins.add(origin);
     seqs.add(signed_number(seq));
-    const auto site = found.find(origin);
-    if (site == found.end()) {
+    const auto site = sites_of.find(origin);
+    if (site == sites_of.end()) {
       sites.add_null();
     } else {
       sites.add(site->second);
@@ -421,8 +419,9 @@ void put_mark(PgConnection& connection, const CheckpointMark& mark, std::chrono:
       PgParams().add(origins).add(seqs).add(sites));
   put_flushes(connection, mark.flushes);
   put_frontiers(connection, mark.frontiers);
+  const auto age = duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - mark.taken);
   connection.exec("UPDATE isthmus.site SET covered_from = clock_timestamp() - make_interval(secs => " +
-                  std::to_string(kCoverMarginSeconds + (age.count() + 999) / 1000) + ")");
+                  std::to_string(kCoverMarginSeconds + age.count() + 1) + ")");
 }
 
 void read_uncovered_rows(PgConnection& connection, LoadSink& sink) {

@@ -1,8 +1,8 @@
 // The checkpoint in PostgreSQL: the tables entry, field and progress, written under a lease.
 #pragma once
 
-#include <chrono>
 #include <functional>
+#include <map>
 #include <string>
 
 #include "backend/log.hpp"
@@ -39,10 +39,16 @@ struct FlushProgress {
 /// where to go on. False when the end was reached. Throws PgError.
 bool forget_some_flushed(PgConnection& connection, FlushProgress& progress);
 
-/// Records that the checkpoint covers `mark.vector`, which was taken `age` ago, and the rest of the mark,
-/// inside a transaction: flushes replace those that are there, of frontiers the higher one stays. Throws
-/// PgError.
-void put_mark(PgConnection& connection, const CheckpointMark& mark, std::chrono::milliseconds age);
+/// The sites of the origins of `vector` of which the progress says nothing, as the log behind the checkpoint
+/// tells: by their rows, or by a row of kind reach that names them. 0 where it tells nothing. PostgreSQL may
+/// keep silent for long while it reads all that is behind the checkpoint. Throws PgError.
+std::map<OriginId, SiteId> find_sites(PgConnection& connection, const Vector& vector);
+
+/// Records that the checkpoint covers `mark.vector`, and the rest of the mark, inside a transaction: flushes
+/// replace those that are there, of frontiers the higher one stays. `sites_of` is what find_sites told of the
+/// vector. Throws PgError.
+void put_mark(PgConnection& connection, const CheckpointMark& mark,
+              const std::map<OriginId, SiteId>& sites_of);
 
 /// Reads the vector of the checkpoint and the rows of the log that it does not cover, without their values,
 /// per origin in the order of seq. PostgreSQL may keep silent for long while it sorts them. Throws PgError.

@@ -31,6 +31,9 @@ constexpr std::size_t kCopyPiece = 256U << 10U;
 
 constexpr std::string_view kSchemes[] = {"postgresql://", "postgres://"};
 
+/// How often who waits looks whether the session is still needed.
+constexpr std::chrono::milliseconds kGiveUpPeriod{100};
+
 using Clock = std::chrono::steady_clock;
 
 /// PostgreSQL's messages have several lines (DETAIL, HINT, one for each host): ours have one.
@@ -336,10 +339,20 @@ PgConnection::PgConnection(const std::string& conninfo, PgConnectOptions options
   // Notices go nowhere: what matters comes as an error.
   PQsetNoticeProcessor(
       connection_.get(), [](void*, const char*) {}, nullptr);
-  // Limits of the role or the database are made for applications. Ours are the waits of each call.
-  // (A version without the second is refused with better words.)
-  if (!options_.replication && server_version() >= 140000)
-    exec("SET statement_timeout = 0; SET idle_session_timeout = 0");
+  if (!options_.replication) override_settings();
+}
+
+// Limits of the role or the database are made for applications. Ours are the waits of each call. And what is
+// acknowledged here is on the disk: `local` and what is above it may be chosen for all, `off` may not.
+// (A version without the second limit is refused with better words.)
+void PgConnection::override_settings() {
+  if (server_version() < 140000) return;
+  std::string sql =
+      "SET statement_timeout = 0; SET idle_session_timeout = 0; SELECT set_config('synchronous_commit', "
+      "'on', "
+      "false) WHERE current_setting('synchronous_commit') = 'off'";
+  if (server_version() >= 170000) sql += "; SET transaction_timeout = 0";
+  exec(sql);
 }
 
 void PgConnection::lost(const std::string& why) { throw PgError(one_line(why.c_str()), "", true); }
@@ -361,15 +374,21 @@ void PgConnection::wait(bool for_write) {
   const Clock::time_point deadline = Clock::now() + options_.statement_wait;
   pollfd descriptor{PQsocket(connection_.get()), static_cast<short>(POLLIN | (for_write ? POLLOUT : 0)), 0};
   for (;;) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
-    const int ready = ::poll(&descriptor, 1, static_cast<int>(std::max<std::int64_t>(left, 0)));
+    auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+    left = std::max(left, std::chrono::milliseconds{0});
+    const auto slice = options_.give_up != nullptr ? std::min(left, kGiveUpPeriod) : left;
+    const int ready = ::poll(&descriptor, 1, static_cast<int>(slice.count()));
+    if (options_.give_up != nullptr && options_.give_up->load()) {
+      connection_.reset();
+      lost("given up, as it is not needed any more");
+    }
     if (ready > 0) break;
-    if (ready == 0) {
+    if (ready == 0 && slice == left) {
       // Closed at once, so that nothing of it can be answered later.
       connection_.reset();
       lost("PostgreSQL has not answered for " + std::to_string(options_.statement_wait.count()) + " ms");
     }
-    if (errno != EINTR) lost(std::strerror(errno));
+    if (ready < 0 && errno != EINTR) lost(std::strerror(errno));
   }
   if ((descriptor.revents & ~POLLOUT) != 0 && PQconsumeInput(connection_.get()) == 0) {
     lost(PQerrorMessage(connection_.get()));

@@ -1,6 +1,7 @@
 // A session on PostgreSQL by libpq: connecting, statements, and a deadline on every wait.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -109,6 +110,9 @@ struct PgConnectOptions {
   bool replication = false;
   /// Longest silence of the server while a statement runs; then the session counts as lost.
   std::chrono::milliseconds statement_wait{10'000};
+  /// Once this is true, a call that waits gives the session up as lost, within 100 ms. Null: never. Any
+  /// thread may set it; it outlives the session.
+  const std::atomic<bool>* give_up = nullptr;
 };
 
 /// One session. Used by one thread at a time. All functions throw PgError; one with `connection_lost` leaves
@@ -153,12 +157,17 @@ class PgConnection {
   /// `text` as a literal of SQL, with its quotes.
   std::string literal(std::string_view text) const;
   void set_statement_wait(std::chrono::milliseconds wait) { options_.statement_wait = wait; }
+  /// Another flag than PgConnectOptions::give_up from now on; gives the one before.
+  const std::atomic<bool>* give_up_when(const std::atomic<bool>* flag) {
+    return std::exchange(options_.give_up, flag);
+  }
   /// libpq's handle, for what only one caller needs. Non-blocking; stays owned.
   pg_conn* handle() const { return connection_.get(); }
 
  private:
   static void finish(pg_conn* connection);
   static void free_piece(char* piece);
+  void override_settings();
   pg_result* next_result();
   PgResult collect();
   void flush();

@@ -32,6 +32,8 @@ using std::chrono::milliseconds;
 /// How long `begin` waits for the permanent slot that another server is creating or advancing, or for a
 /// commit that is under way, before it gives up and says what it waited for.
 constexpr milliseconds kBeginPatience{3000};
+// A sorted or large read may keep silent for long; whether the server lives, TCP's keepalives tell.
+constexpr std::chrono::minutes kReadWait{2};
 /// How long the creation of the permanent slot waits for each transaction of the cluster. The caller retries.
 constexpr const char* kCreateLockTimeout = "2s";
 /// Between two looks at something that should be over in a moment.
@@ -72,8 +74,9 @@ std::string one_line(const char* message) {
 
 class PostgresqlFeed final : public Feed {
  public:
-  PostgresqlFeed(std::string conninfo, SiteId site)
+  PostgresqlFeed(std::string conninfo, SiteId site, const std::atomic<bool>* give_up)
       : conninfo_(std::move(conninfo)),
+        give_up_(give_up),
         anchor_(permanent_slot(site)),
         wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     if (wake_ < 0) throw FeedError(std::string("no eventfd: ") + std::strerror(errno));
@@ -96,7 +99,14 @@ class PostgresqlFeed final : public Feed {
     return guarded([&] { return reads().newest_lease(); });
   }
   InboxWindow read_inbox() override {
-    return guarded([&] { return reads().read_inbox(); });
+    return guarded([&] {
+      // Once a second: a short one, which a database that hangs must not hold up for minutes.
+      FeedReads& reads = this->reads();
+      tables_->set_statement_wait(PgConnectOptions().statement_wait);
+      InboxWindow inbox = reads.read_inbox();
+      tables_->set_statement_wait(kReadWait);
+      return inbox;
+    });
   }
   void stream(FeedSink& sink, milliseconds patience) override {
     guarded([&] { stream_now(sink, patience); });
@@ -142,6 +152,7 @@ class PostgresqlFeed final : public Feed {
   [[noreturn]] void stream_ended();
 
   const std::string conninfo_;
+  const std::atomic<bool>* const give_up_;
   const std::string anchor_;  // the permanent slot
   const int wake_;            // an eventfd: somebody interrupts
   std::string publication_;
@@ -178,6 +189,7 @@ Position PostgresqlFeed::begin(FeedScope scope) {
     publication_ = scope == FeedScope::everything ? kPublication : kWriterPublication;
     PgConnectOptions options;
     options.application_name = "isthmus feed";
+    options.give_up = give_up_;
     replication_.emplace(conninfo_, [&] {
       PgConnectOptions with_replication = options;
       with_replication.replication = true;
@@ -187,8 +199,7 @@ Position PostgresqlFeed::begin(FeedScope scope) {
     position_ = copy_anchor();
     settle();
     reads_.emplace(*tables_);
-    // A sorted or large read may keep silent for long; whether the server lives, TCP's keepalives tell.
-    tables_->set_statement_wait(std::chrono::minutes(2));
+    tables_->set_statement_wait(kReadWait);
     decoder_ = pgoutput::Decoder();
     in_transaction_ = reply_requested_ = unsent_ = false;
     reported_ = 0;
@@ -416,8 +427,9 @@ void PostgresqlFeed::stream_ended() {
 
 }  // namespace
 
-std::unique_ptr<Feed> open_postgresql_feed(const std::string& conninfo, SiteId site) {
-  return std::make_unique<PostgresqlFeed>(conninfo, site);
+std::unique_ptr<Feed> open_postgresql_feed(const std::string& conninfo, SiteId site,
+                                           const std::atomic<bool>* give_up) {
+  return std::make_unique<PostgresqlFeed>(conninfo, site, give_up);
 }
 
 }  // namespace isthmus::backend

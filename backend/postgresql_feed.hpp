@@ -1,6 +1,7 @@
 // The feed of a PostgreSQL log: the stream of all that is committed to it, by logical decoding.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -10,6 +11,7 @@ namespace isthmus::backend {
 
 /// A feed of the log of site `site` in the database that `conninfo` names (whatever libpq takes). Connects to
 /// nothing before Feed::begin.
-std::unique_ptr<Feed> open_postgresql_feed(const std::string& conninfo, SiteId site);
+std::unique_ptr<Feed> open_postgresql_feed(const std::string& conninfo, SiteId site,
+                                           const std::atomic<bool>* give_up = nullptr);
 
 }  // namespace isthmus::backend

@@ -69,10 +69,14 @@ SiteId site_of(std::string_view name) {
 
 class PostgresqlLinks final : public Links {
  public:
-  PostgresqlLinks(std::string conninfo, SiteId site)
-      : conninfo_(std::move(conninfo)), description_(describe_conninfo(conninfo_)), site_(site) {}
+  PostgresqlLinks(std::string conninfo, SiteId site, const std::atomic<bool>* give_up)
+      : conninfo_(std::move(conninfo)),
+        description_(describe_conninfo(conninfo_)),
+        site_(site),
+        give_up_(give_up) {}
 
   std::vector<std::string> check() override;
+  std::optional<std::string> missing_rights() override;
   void name_site(const std::string& name) override;
   std::vector<PeerRow> peers() override {
     return run([](PgConnection& session) { return read_peers(session); });
@@ -107,6 +111,7 @@ class PostgresqlLinks final : public Links {
 
   const std::string conninfo_, description_;
   const SiteId site_;
+  const std::atomic<bool>* const give_up_;
   std::unique_ptr<PgConnection> session_;
   std::map<SiteId, std::string> connections_;  // what our subscriptions were told, as far as we did it
   std::string buffer_;
@@ -119,6 +124,7 @@ auto PostgresqlLinks::run(const Body& body) -> decltype(body(std::declval<PgConn
     if (!session_) {
       PgConnectOptions options;
       options.application_name = "isthmus links";
+      options.give_up = give_up_;
       auto session = std::make_unique<PgConnection>(conninfo_, options);
       session->exec(kSettings);
       session_ = std::move(session);
@@ -146,7 +152,7 @@ struct Capacity {
 };
 
 /// Whether an administrator has given the role a function that creates subscriptions for it, which it cannot
-/// itself.
+/// itself. One that a restore by the role has made its own can do no more than the role.
 bool has_admin_function(PgConnection& session) {
   if (session.server_version() >= kSubscriptionRoleVersion) return false;
   const std::string function = session.literal(kCreateSubscriptionFunction);
@@ -155,12 +161,15 @@ bool has_admin_function(PgConnection& session) {
           "SELECT NOT rolsuper AND coalesce(has_schema_privilege('isthmus_admin', 'USAGE') AND "
           "has_function_privilege(to_regprocedure(" +
           function +
-          "), 'EXECUTE'), false) FROM pg_roles WHERE rolname = current_user AND "
+          "), 'EXECUTE') AND (SELECT o.rolsuper FROM pg_proc p JOIN pg_roles o ON o.oid = p.proowner WHERE "
+          "p.oid = to_regprocedure(" +
+          function +
+          ")), false) FROM pg_roles WHERE rolname = current_user AND "
           "to_regnamespace('isthmus_admin') IS NOT NULL UNION ALL SELECT false LIMIT 1")
       .boolean(0, 0);
 }
 
-std::optional<std::string> missing_rights(PgConnection& session) {
+std::optional<std::string> find_missing_rights(PgConnection& session) {
   const bool has_role = session.server_version() >= kSubscriptionRoleVersion;
   const PgResult rights = session.exec(
       std::string("SELECT rolname, rolsuper, current_database(), has_database_privilege(current_database(), "
@@ -221,10 +230,12 @@ std::vector<std::string> missing_capacity(PgConnection& session) {
   return lines;
 }
 
+std::optional<std::string> PostgresqlLinks::missing_rights() { return run(find_missing_rights); }
+
 std::vector<std::string> PostgresqlLinks::check() {
   return run([](PgConnection& session) {
     std::vector<std::string> lines;
-    if (const auto rights = missing_rights(session)) lines.push_back(*rights);
+    if (const auto rights = find_missing_rights(session)) lines.push_back(*rights);
     for (std::string& line : missing_capacity(session)) lines.push_back(std::move(line));
     const PgResult settings = session.exec(
         "SELECT (SELECT setting FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), "
@@ -470,8 +481,9 @@ std::string link_conninfo(const std::string& conninfo) {
   }
 }
 
-std::unique_ptr<Links> open_postgresql_links(const std::string& conninfo, SiteId site) {
-  return std::make_unique<PostgresqlLinks>(conninfo, site);
+std::unique_ptr<Links> open_postgresql_links(const std::string& conninfo, SiteId site,
+                                             const std::atomic<bool>* give_up) {
+  return std::make_unique<PostgresqlLinks>(conninfo, site, give_up);
 }
 
 std::vector<PeerRow> read_peers(PgConnection& connection) {

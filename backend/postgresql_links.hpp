@@ -2,6 +2,7 @@
 // have here.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,7 +13,8 @@
 namespace isthmus::backend {
 
 /// The links of the site `site`, whose database `conninfo` names. Connects when it is used first.
-std::unique_ptr<Links> open_postgresql_links(const std::string& conninfo, SiteId site);
+std::unique_ptr<Links> open_postgresql_links(const std::string& conninfo, SiteId site,
+                                             const std::atomic<bool>* give_up = nullptr);
 
 /// The connection string of a subscription to a peer: what `conninfo` says, and what notices a dead link
 /// within seconds unless it says so itself. Throws LinkError, whose text repeats nothing of the string.

@@ -4,7 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <limits>
-#include <optional>
+#include <map>
 #include <string_view>
 #include <utility>
 
@@ -25,10 +25,13 @@ namespace {
 /// SQL has no unsigned numbers. A version above this would be 2,700 years ahead.
 constexpr std::uint64_t kMaxNumber = std::numeric_limits<std::int64_t>::max();
 // Beyond these times a session that is stuck lets go by itself: a backend whose client is gone ends within
-// half a second even while it is at work, and one whose client stopped in the middle of a transaction after
-// three seconds. No statement here runs long enough for its compilation to pay.
+// half a second even while it is at work, one whose client stopped in the middle of a transaction after
+// three seconds, and one that waits for a client behind a network that drops everything after three too
+// (with PostgreSQL's own settings it would keep the site's lock for two hours). No statement here runs long
+// enough for its compilation to pay.
 constexpr const char* kCommitSettings =
     "SET client_connection_check_interval = '500ms'; SET idle_in_transaction_session_timeout = '3s'; "
+    "SET tcp_keepalives_idle = 1; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 2; "
     "SET jit = off; SET lock_timeout = '5s'";
 // Checkpoint and housekeeping need not wait for the disk or a standby: what they rely on came before them
 // into the same write-ahead log, so it survives if they do. That holds for as long as the session does: see
@@ -44,6 +47,7 @@ constexpr std::chrono::milliseconds kUncoveredWait{120'000};
 /// And while it looks for the last row of an origin: less, since the committing thread does nothing else
 /// meanwhile, not even end.
 constexpr std::chrono::milliseconds kLastSeqWait{60'000};
+constexpr std::chrono::milliseconds kSignOffWait{1000};
 /// How long the log as a whole takes the rows before the next look for a partition.
 constexpr std::chrono::milliseconds kPartitionWait{1000};
 // SQLSTATEs.
@@ -76,6 +80,20 @@ class PatientSession {
   PgConnection& session_;
 };
 
+/// While it lives, the session is given up as soon as the flag is set.
+class YieldingSession {
+ public:
+  YieldingSession(PgConnection& session, const std::atomic<bool>& flag)
+      : session_(session), before_(session.give_up_when(&flag)) {}
+  ~YieldingSession() { session_.give_up_when(before_); }
+  YieldingSession(const YieldingSession&) = delete;
+  YieldingSession& operator=(const YieldingSession&) = delete;
+
+ private:
+  PgConnection& session_;
+  const std::atomic<bool>* before_;
+};
+
 class PostgresqlLog final : public SharedLog {
  public:
   PostgresqlLog(std::string conninfo, const BackendOptions& options);
@@ -98,7 +116,7 @@ class PostgresqlLog final : public SharedLog {
   std::string site_name() const override { return site_name_; }
   bool connect(std::string& why) override;
   bool connected() const override { return commit_ != nullptr; }
-  void disconnect() override { commit_.reset(); }
+  void disconnect() override;
   bool try_lock() override;
   void end_holder() override;
   LeaseRow newest_lease() override;
@@ -106,16 +124,12 @@ class PostgresqlLog final : public SharedLog {
   void beat(OriginId lease) override;
   void append(const RowBatch& batch, const std::vector<std::int64_t>& stamped_inbox) override;
   UpkeepReport upkeep(const ServerRow& self, OriginId lease) override;
-  void guard_checkpoint(OriginId lease) override {
-    guard_ = lease;
-    checkpoint_began_.reset();
-    // The pieces of a flush wait for no disk either: a crash may have taken back the first of them.
-    flush_ = {};
-  }
+  void guard_checkpoint(OriginId lease) override;
   void read_uncovered(LoadSink& sink) override;
   void sign_off(OriginId server) override;
-  std::unique_ptr<Feed> open_feed() override { return open_postgresql_feed(conninfo_, site_); }
-  std::unique_ptr<Links> open_links() override { return open_postgresql_links(conninfo_, site_); }
+  std::unique_ptr<Feed> open_feed() override { return open_postgresql_feed(conninfo_, site_, &ending_); }
+  std::unique_ptr<Links> open_links() override { return open_postgresql_links(conninfo_, site_, &ending_); }
+  void end_waits() override { ending_ = true; }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -141,9 +155,9 @@ class PostgresqlLog final : public SharedLog {
   SiteId site_ = 0;
   std::string secret_, site_name_;
 
-  // The committing thread's.
+  // The committing thread's; others may look whether it has the site's lock.
   std::unique_ptr<PgConnection> commit_;
-  bool locked_ = false;
+  std::atomic<bool> locked_{false};
   std::string buffer_;
   RowInserter inserter_;
   std::string partition_;  // what takes rows now, up to the time of the next look
@@ -154,9 +168,11 @@ class PostgresqlLog final : public SharedLog {
   std::unique_ptr<PostgresqlUpkeep> chores_;
   OriginId guard_ = 0;
   FlushProgress flush_;
-  /// When the current checkpoint was begun, in which session; its vector is not older.
-  std::optional<Clock::time_point> checkpoint_began_;
+  /// How many sessions there were, and which one all of the checkpoint goes through.
   std::uint64_t upkeep_sessions_ = 0, checkpoint_session_ = 0;
+  std::atomic<bool> ending_{false};
+  /// A piece of the checkpoint holds up whoever takes the lease, so it ends when this server has lost it.
+  std::atomic<bool> yield_checkpoint_{false};
 
   std::atomic<std::uint64_t> disk_bytes_{0};
   /// All servers of the site are of one version: an older one may not know that rows share a row of SQL, and
@@ -259,6 +275,12 @@ bool PostgresqlLog::connect(std::string& why) {
     why = description_ + ": " + error.what();
     return false;
   }
+}
+
+void PostgresqlLog::disconnect() {
+  commit_.reset();
+  locked_ = false;
+  yield_checkpoint_ = true;
 }
 
 bool PostgresqlLog::try_lock() {
@@ -403,6 +425,7 @@ auto PostgresqlLog::upkeep_run(const Body& body) {
     try {
       PgConnectOptions options;
       options.application_name = "isthmus upkeep";
+      options.give_up = &ending_;
       auto session = std::make_unique<PgConnection>(conninfo_, options);
       session->exec(kUpkeepSettings);
       upkeep_ = std::move(session);
@@ -414,26 +437,34 @@ auto PostgresqlLog::upkeep_run(const Body& body) {
   return run(upkeep_, body);
 }
 
-/// One transaction of a checkpoint. All of a checkpoint goes through one session: if that broke, the database
-/// may have come back without the pieces that it had last, and a mark would say that they are there.
+void PostgresqlLog::guard_checkpoint(OriginId lease) {
+  guard_ = lease;
+  checkpoint_session_ = upkeep_sessions_ + (upkeep_ ? 0 : 1);
+  // The pieces of a flush wait for no disk either: a crash may have taken back the first of them.
+  flush_ = {};
+  yield_checkpoint_ = false;
+}
+
+/// One transaction of a checkpoint. All checkpoints of a guard go through one session: if that broke, the
+/// database may have come back without the pieces that it had last, of an earlier checkpoint too, and a mark
+/// would say that they are there.
 template <typename Body>
 void PostgresqlLog::checkpoint_run(const Body& body) {
-  // The vector was taken before the first piece, so even a piece that fails marks the time.
-  const bool begins = !checkpoint_began_;
-  if (begins) checkpoint_began_ = Clock::now();
-  if (begins) checkpoint_session_ = upkeep_sessions_ + (upkeep_ ? 0 : 1);
   upkeep_run([&](PgConnection& session) {
+    if (checkpoint_session_ == 0) checkpoint_session_ = upkeep_sessions_;  // never guarded
     if (checkpoint_session_ != upkeep_sessions_) {
       throw AppendError(AppendError::Kind::unavailable,
                         description_ + ": the session in which the checkpoint began broke");
     }
-    write_under_lease(session, guard_, [&] { body(session); });
+    const YieldingSession yielding(session, yield_checkpoint_);
+    body(session);
   });
 }
 
 void PostgresqlLog::write_checkpoint(const CheckpointChunk& chunk) {
   if (chunk.empty()) return;
-  checkpoint_run([&](PgConnection& session) { put_chunk(session, chunk); });
+  checkpoint_run(
+      [&](PgConnection& session) { write_under_lease(session, guard_, [&] { put_chunk(session, chunk); }); });
 }
 
 bool PostgresqlLog::forget_flushed(std::uint8_t db, Version version, SiteId site) {
@@ -445,19 +476,22 @@ bool PostgresqlLog::forget_flushed(std::uint8_t db, Version version, SiteId site
     progress.site = site;
   }
   bool more = false;
-  checkpoint_run([&](PgConnection& session) { more = forget_some_flushed(session, progress); });
+  checkpoint_run([&](PgConnection& session) {
+    write_under_lease(session, guard_, [&] { more = forget_some_flushed(session, progress); });
+  });
   // Only now, so that a failed call is repeated; after the last one anew, since the checkpoint may change in
   // between.
   flush_ = more ? progress : FlushProgress();
   return more;
 }
 
+// Behind a long tail the sites of new origins take long to find, so nobody is held up for that.
 void PostgresqlLog::put_mark(const CheckpointMark& mark) {
-  const Clock::time_point now = Clock::now();
-  const auto age =
-      std::chrono::duration_cast<std::chrono::milliseconds>(now - checkpoint_began_.value_or(now));
-  checkpoint_run([&](PgConnection& session) { backend::put_mark(session, mark, age); });
-  checkpoint_began_.reset();
+  checkpoint_run([&](PgConnection& session) {
+    const PatientSession patient(session, kUncoveredWait);
+    const std::map<OriginId, SiteId> sites = find_sites(session, mark.vector);
+    write_under_lease(session, guard_, [&] { backend::put_mark(session, mark, sites); });
+  });
 }
 
 bool PostgresqlLog::cut() {
@@ -466,7 +500,7 @@ bool PostgresqlLog::cut() {
 
 UpkeepReport PostgresqlLog::upkeep(const ServerRow& self, OriginId lease) {
   UpkeepReport report =
-      upkeep_run([&](PgConnection& session) { return chores_->round(session, self, lease); });
+      upkeep_run([&](PgConnection& session) { return chores_->round(session, self, lease, locked_); });
   disk_bytes_.store(report.disk_bytes, std::memory_order_relaxed);
   packs_.store(std::ranges::all_of(report.servers,
                                    [&](const ServerRow& server) { return server.version == self.version; }));
@@ -482,14 +516,22 @@ void PostgresqlLog::read_uncovered(LoadSink& sink) {
       throw AppendError(AppendError::Kind::unavailable, description_ + ": process " + busy);
     }
     const PatientSession patient(session, kUncoveredWait);
+    const YieldingSession yielding(session, yield_checkpoint_);
     read_uncovered_rows(session, sink);
   });
 }
 
+// The last word, after `end_waits`.
 void PostgresqlLog::sign_off(OriginId server) {
-  upkeep_run([&](PgConnection& session) {
-    session.exec("DELETE FROM isthmus.server WHERE id = $1", PgParams().add(server));
-  });
+  upkeep_.reset();
+  try {
+    PgConnectOptions options;
+    options.application_name = "isthmus end";
+    options.statement_wait = kSignOffWait;
+    PgConnection(conninfo_, options).exec("DELETE FROM isthmus.server WHERE id = $1", PgParams().add(server));
+  } catch (const PgError& error) {
+    throw AppendError(AppendError::Kind::unavailable, description_ + ": " + error.what());
+  }
 }
 
 }  // namespace

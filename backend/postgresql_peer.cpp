@@ -61,6 +61,9 @@ class PostgresqlPeer final : public Peer {
   SiteId site() const override { return site_; }
   const std::string& name() const override { return name_; }
   std::int64_t clock_offset_ms() override;
+  void give_up_when(const std::atomic<bool>& flag) override {
+    if (session_) session_->give_up_when(&flag);
+  }
   Reaches reaches(Position& end) override;
   PeerSlot slot(const std::string& name) override;
   std::string create_slot() override;

@@ -17,11 +17,11 @@ Membership::Membership(Site& site, Services& services, Checkpointer& checkpointe
     : site_(site),
       services_(services),
       lease_(site, services.journal, services.keyspace, services.clock, services.config.message_max_age_ms),
-      feed_(site, services.keyspace, services.clock, services.pubsub,
-            {services.config.message_max_age_ms,
-             [&settings = services.settings] {
-               return settings.notify_flags.load(std::memory_order_relaxed);
-             }}),
+      feed_(
+          site, services.keyspace, services.clock, services.pubsub,
+          {services.config.message_max_age_ms,
+           [&settings = services.settings] { return settings.notify_flags.load(std::memory_order_relaxed); },
+           services.config.tombstone_retention_ms}),
       forwarder_(site, services.settings.commit_timeout_ms, services.tls),
       upkeep_(site, services.journal, checkpointer, [this] { return feed_.foreign_vector(); }),
       links_(site, services.journal, services.keyspace, services.clock, feed_, peer_options(services.config),
@@ -141,6 +141,7 @@ void Membership::prepare_stop() {
 void Membership::stop() {
   announcer_.stop();
   forwarder_.stop();
+  site_.log().end_waits();
   links_.stop();
   feed_.stop();
   upkeep_.stop();

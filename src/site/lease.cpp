@@ -36,6 +36,7 @@ Lease::Lease(Site& site, Journal& journal, Keyspace& keyspace, HybridClock& cloc
 void Lease::tick() {
   const auto now = Clock::now();
   if (!reach_database(now)) return;
+  if (!journal_.available()) drop_old_messages();
   try {
     if (superseded_.exchange(false) && !locked_ && site_.role() != Role::follower) {
       demote("another server took the lease");
@@ -83,8 +84,12 @@ bool Lease::reach_database(Clock::time_point now) {
     return true;
   }
   journal_.set_available(false, why);
-  journal_.drop_old_messages(wall_clock_ms() + site_.clock_offset_ms() - message_max_age_ms_);
+  drop_old_messages();
   return false;
+}
+
+void Lease::drop_old_messages() {
+  journal_.drop_old_messages(wall_clock_ms() + site_.clock_offset_ms() - message_max_age_ms_);
 }
 
 void Lease::session_lost(const std::string& why) {
@@ -106,8 +111,19 @@ void Lease::append(const RowBatch& rows, const std::vector<std::int64_t>& inbox)
     log_.append(rows, inbox);
   } catch (const AppendError& error) {
     // One that only lacks space or waits for a lock goes on: a new one would be a new lease with each try.
-    if (!log_.connected()) session_lost(error.what());
+    log_.connected() ? beat_at_once() : session_lost(error.what());
     throw;
+  }
+}
+
+// Who waited long for a refusal has not beaten meanwhile, and must not be taken for silent now.
+void Lease::beat_at_once() {
+  if (!locked_ || site_.role() != Role::writer) return;
+  try {
+    log_.beat(lease_.load());
+    next_beat_ = Clock::now() + kBeatPeriod;
+  } catch (const AppendError& error) {
+    session_lost(error.what());
   }
 }
 

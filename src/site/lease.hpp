@@ -63,6 +63,8 @@ class Lease {
   static constexpr std::chrono::milliseconds kTryPeriod{100};
   bool reach_database(Clock::time_point now);
   void session_lost(const std::string& why);
+  void beat_at_once();
+  void drop_old_messages();
   void recover();
   bool log_lacks_commits();
   void renew();

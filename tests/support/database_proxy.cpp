@@ -3,7 +3,6 @@
 #include <array>
 #include <cerrno>
 #include <system_error>
-#include <vector>
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -69,9 +68,18 @@ void DatabaseProxy::set(Mode mode) {
   ::eventfd_write(wake_, 1);
 }
 
+void DatabaseProxy::orphan() {
+  orphaning_.store(true);
+  ::eventfd_write(wake_, 1);
+}
+
 void DatabaseProxy::run() {
-  while (!stopping_.load()) serve();
+  while (!stopping_.load()) {
+    serve();
+    if (orphaning_.exchange(false)) close_clients();
+  }
   close_broken(true);
+  for (const int fd : orphans_) ::close(fd);
 }
 
 // One wait, and what it brought.
@@ -130,6 +138,14 @@ void DatabaseProxy::write_held(Pair& pair, Side& to) {
   const ssize_t put = ::send(to.fd, to.held.data(), to.held.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
   if (put > 0) to.held.erase(0, static_cast<std::size_t>(put));
   if (put < 0 && errno != EAGAIN && errno != EINTR) pair.broken = true;
+}
+
+void DatabaseProxy::close_clients() {
+  for (const Pair& pair : pairs_) {
+    ::close(pair.client.fd);
+    orphans_.push_back(pair.database.fd);
+  }
+  pairs_.clear();
 }
 
 void DatabaseProxy::close_broken(bool all) {

@@ -5,6 +5,7 @@
 #include <list>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace isthmus::test {
 
@@ -27,6 +28,9 @@ class DatabaseProxy {
   void cut() { set(Mode::cut); }
   /// Everything flows again, what was held back first.
   void open() { set(Mode::open); }
+  /// Closes the clients' ends of all connections, and keeps the database's ends open and silent until the
+  /// proxy ends: the database does not learn that its clients are gone. New connections are as before.
+  void orphan();
 
  private:
   enum class Mode { open, stalled, cut };
@@ -43,6 +47,7 @@ class DatabaseProxy {
   void run();
   void serve();
   void take_connection();
+  void close_clients();
   static void move_bytes(Pair& pair, Side& from, Side& to);
   static void write_held(Pair& pair, Side& to);
   void close_broken(bool all);
@@ -50,8 +55,9 @@ class DatabaseProxy {
   const int target_port_;
   int port_ = 0, listener_ = -1, wake_ = -1;
   std::atomic<Mode> mode_{Mode::open};
-  std::atomic<bool> stopping_{false};
+  std::atomic<bool> stopping_{false}, orphaning_{false};
   std::list<Pair> pairs_;
+  std::vector<int> orphans_;
   std::thread thread_;
 };
 
