@@ -61,7 +61,8 @@ PostgresqlUpkeep::PostgresqlUpkeep(std::string conninfo, SiteId site, seconds re
       retention_(retention),
       width_(partition_width(retention)) {}
 
-UpkeepReport PostgresqlUpkeep::round(PgConnection& connection, const ServerRow& self, OriginId lease) {
+UpkeepReport PostgresqlUpkeep::round(PgConnection& connection, const ServerRow& self, OriginId lease,
+                                     bool holds_lock) {
   UpkeepReport report;
   std::optional<PgError> failure;
   const auto chore = [&](const std::function<void()>& body) {
@@ -88,9 +89,9 @@ UpkeepReport PostgresqlUpkeep::round(PgConnection& connection, const ServerRow& 
     if (default_rows_ > 0) chore([&] { clean_default_partition(connection, lease); });
     if (every(kVacuumRounds)) chore([&] { vacuum(connection); });
     if (every(kPruneRounds)) chore([&] { prune_progress(connection, lease); });
-  } else {
-    chore([&] { end_silent_holder(connection); });
   }
+  // Also as the writer whose session broke: the other end may not know yet, and keep the lock.
+  if (!holds_lock) chore([&] { end_silent_holder(connection); });
   ++rounds_;
   chore([&] {
     report.peers = read_peers(connection);
@@ -255,20 +256,24 @@ void PostgresqlUpkeep::clean_default_partition(PgConnection& connection, OriginI
 
 void PostgresqlUpkeep::prune_progress(PgConnection& connection, OriginId lease) {
   // The lease and the servers of today may be silent for long, and count on. So may those of other sites, of
-  // which nothing is known here but that a forgotten origin would look as if its first rows were missing.
+  // which nothing is known here but that a forgotten origin would look as if its first rows were missing. And
+  // this site's own are remembered for longer than peers remember them: else it would look to them, and to
+  // this site when it asks them, as if its database had lost those rows.
   write_under_lease(connection, lease, [&] {
-    connection.exec(std::string("DELETE FROM isthmus.progress WHERE updated_at < least(clock_timestamp() - "
-                                "make_interval(secs => $1), "
-                                "(SELECT min(") +
-                        kUpperBound +
-                        ") FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = "
-                        "'isthmus.log'::regclass) "
-                        "- make_interval(secs => $2)) AND NOT EXISTS (SELECT FROM isthmus.log_default) "
-                        "AND origin NOT IN (SELECT id FROM isthmus.lease) AND origin NOT IN (SELECT id FROM "
-                        "isthmus.server) AND (updated_at < clock_timestamp() - make_interval(days => "
-                        "$3::integer) OR coalesce(site, 0) NOT IN (SELECT 0 FROM isthmus.peer UNION ALL "
-                        "SELECT id FROM isthmus.peer))",
-                    PgParams().add(retention_.count() * 10).add(width_.count()).add(kForeignOriginDays));
+    connection.exec(
+        std::string("DELETE FROM isthmus.progress WHERE updated_at < least(clock_timestamp() - "
+                    "make_interval(secs => $1), "
+                    "(SELECT min(") +
+            kUpperBound +
+            ") FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = "
+            "'isthmus.log'::regclass) "
+            "- make_interval(secs => $2)) AND NOT EXISTS (SELECT FROM isthmus.log_default) "
+            "AND origin NOT IN (SELECT id FROM isthmus.lease) AND origin NOT IN (SELECT id FROM "
+            "isthmus.server) AND (updated_at < clock_timestamp() - make_interval(days => "
+            "CASE WHEN site = (SELECT id FROM isthmus.site) THEN 2 ELSE 1 END * $3::integer) "
+            "OR coalesce(site, 0) NOT IN (SELECT unnest(ARRAY[0, p.id, s.id]) FROM isthmus.peer p, "
+            "isthmus.site s))",
+        PgParams().add(retention_.count() * 10).add(width_.count()).add(kForeignOriginDays));
     connection.exec(
         "DELETE FROM isthmus.server WHERE seen_at < clock_timestamp() - make_interval(secs => $1)",
         PgParams().add(retention_.count() * 10));

@@ -19,10 +19,10 @@ class PostgresqlUpkeep {
  public:
   PostgresqlUpkeep(std::string conninfo, SiteId site, std::chrono::seconds retention);
 
-  /// One round, as SharedLog::upkeep says. A chore that fails does not keep the others from being done; the
-  /// first failure that is not merely somebody else's lock is thrown at the end. Throws PgError,
-  /// LeaseChanged.
-  UpkeepReport round(PgConnection& connection, const ServerRow& self, OriginId lease);
+  /// One round, as SharedLog::upkeep says; `holds_lock`: this server has the site's lock now. A chore that
+  /// fails does not keep the others from being done; the first failure that is not merely somebody else's
+  /// lock is thrown at the end. Throws PgError, LeaseChanged.
+  UpkeepReport round(PgConnection& connection, const ServerRow& self, OriginId lease, bool holds_lock);
 
   /// Drops the oldest partition of the log if it is older than the retention and covered, at most once for
   /// each call; true if it did. First it records in the progress of each origin how far its rows are gone.

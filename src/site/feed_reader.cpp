@@ -314,8 +314,8 @@ backend::RowBatch FeedReader::compare_now() {
 // moment before other sessions can see it (with a synchronous standby, a round trip before). Only what the
 // table shows can be deleted, so only that is evaluated.
 bool FeedReader::inbox_due() {
+  // What was taken stays noted until this server gets another lease: with the one that it has, it may go on.
   if (!site_.is_writer()) {
-    inbox_taken_.clear();
     inbox_announced_.clear();
     inbox_has_more_ = false;
     next_inbox_ = {};
@@ -367,7 +367,6 @@ bool FeedReader::take(const Row& row) {
     site_.stats().repeated_rows.fetch_add(1, std::memory_order_relaxed);
     return false;
   }
-  if (row.group_end) reach_.end_group();
   saw_frontier_ |= row.kind == RowKind::frontier || row.kind == RowKind::reach;
   return true;
 }
@@ -383,6 +382,13 @@ bool FeedReader::is_of_other_site(const Row& row) const { return row.site != sit
 
 void FeedReader::row(const Row& row) {
   if (misses_rows() || !take(row)) return;
+  take_effect(row);
+  if (!row.group_end) return;
+  const std::lock_guard lock(reach_mutex_);
+  reach_.end_group();
+}
+
+void FeedReader::take_effect(const Row& row) {
   site_.stats().feed_rows.fetch_add(1, std::memory_order_relaxed);
   const bool foreign = is_of_other_site(row);
   if (foreign) {
@@ -450,9 +456,15 @@ void FeedReader::show_lease(const Row& row) {
 // A checkpoint that covered a gap would make it last.
 void FeedReader::note_seen(const Row& row) {
   const bool foreign = is_of_other_site(row);
+  // Nor one that covered the row which tells of a gap of another origin, before that is closed: then all
+  // origins are noted.
+  if (foreign && reach_.has_gap(row.site)) return;
   seen_[row.origin] = foreign ? reach_.whole(row.origin) : row.seq;
-  if (row.kind != RowKind::reach || !row.copied || !foreign) return;
   // The origins that a copy stands for have no rows here that would say so.
+  if (row.kind == RowKind::reach && row.copied && foreign) note_all_seen();
+}
+
+void FeedReader::note_all_seen() {
   for (const auto& [origin, seq] : reach_.foreign_vector()) seen_[origin] = seq;
 }
 
@@ -554,7 +566,8 @@ void FeedReader::follow_links() {
     Reach marked(site_.log().site());
     for (const backend::StoredFrontier& frontier : site_.marked_frontiers()) marked.restore(frontier);
     const bool known = all_reached && (!peers.empty() || site_.has_expelled());
-    stable = known ? marked.stable(peers) : 0;
+    stable = known ? marked.stable(peers, settings_.tombstone_retention_ms) : 0;
+    give_up_gaps(peers);
     // What has been forgotten stays forgotten, even if a site comes that has said nothing yet.
     if (was_linked) stable = std::max(stable, keyspace_.stable());
   }
@@ -564,9 +577,19 @@ void FeedReader::follow_links() {
   site_.stats().gaps_found.store(reach_.gaps_found(), std::memory_order_relaxed);
 }
 
+// Of a site that has been forgotten or given up nobody has what is missing; what it still has itself it
+// brings as a whole, if it comes back.
+void FeedReader::give_up_gaps(const std::vector<backend::SiteId>& peers) {
+  const std::lock_guard lock(reach_mutex_);
+  const std::vector<backend::OriginId> origins = reach_.give_up_gaps(peers);
+  if (origins.empty()) return;
+  log_warning("Rows of a site that is no peer any more are missing for good", {{"origins", origins.size()}});
+  note_all_seen();
+}
+
 backend::Vector FeedReader::foreign_vector() const {
   const std::lock_guard lock(reach_mutex_);
-  return reach_.foreign_vector();
+  return reach_.folded_vector();
 }
 
 Frontier FeedReader::folded() const {

@@ -54,6 +54,7 @@ class FeedReader final : private backend::FeedSink {
   struct Settings {
     std::int64_t message_max_age_ms;
     std::function<std::uint32_t()> notify_flags;  ///< which keyspace events are wanted now
+    std::int64_t tombstone_retention_ms;          ///< after so much silence a site is given up by its peers
   };
   FeedReader(Site& site, Keyspace& keyspace, HybridClock& clock, PubSub& pubsub, Settings settings);
   ~FeedReader() { stop(); }
@@ -79,7 +80,7 @@ class FeedReader final : private backend::FeedSink {
   // Of any thread: what this server knows of the other sites.
   Frontier folded() const;
   std::vector<Gap> gaps() const;
-  /// How far nothing is missing of other sites' origins.
+  /// How far nothing is missing of other sites' origins, and all has been folded.
   backend::Vector foreign_vector() const;
   /// What each site has said, as far as the hook `seen` has been told of everything before.
   std::vector<backend::StoredFrontier> frontiers() const;
@@ -119,10 +120,13 @@ class FeedReader final : private backend::FeedSink {
   bool inbox_due();
   void take_inbox();
   bool take(const backend::Row& row);
+  void take_effect(const backend::Row& row);
   bool is_of_other_site(const backend::Row& row) const;
   void show_lease(const backend::Row& row);
   void note_seen(const backend::Row& row);
+  void note_all_seen();
   void note_frontiers();
+  void give_up_gaps(const std::vector<backend::SiteId>& peers);
   void count_conflict(const backend::Row& row, backend::Version lost);
   void follow_links();
   Result fold_row(const backend::Row& row);

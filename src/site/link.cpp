@@ -17,6 +17,7 @@ using backend::Subscription;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
+constexpr milliseconds kGiveUpPeriod{100};
 constexpr milliseconds kRound{500};
 constexpr milliseconds kRetry{1000};
 // How often the peer's log is compared with ours; it is read from the checkpoint on.
@@ -55,9 +56,11 @@ void say_in_stream(const LinkParts& parts, backend::RowKind kind,
   parts.journal.commit_soon();
 }
 
-Frontier Freeze::begin() {
+Frontier Freeze::begin(const std::atomic<bool>& give_up) {
   std::unique_lock lock(mutex_);
-  ended_.wait(lock, [this] { return !frozen_; });
+  while (!ended_.wait_for(lock, kGiveUpPeriod, [this] { return !frozen_; })) {
+    if (give_up.load()) throw LinkError("the server stops");
+  }
   frozen_ = true;
   site_.count_copy(1);
   frontier_ = feed_.folded();
@@ -86,7 +89,7 @@ Link::Link(const LinkParts& parts, backend::PeerRow row)
 void Link::ask_stop() {
   {
     const std::lock_guard lock(mutex_);
-    stopping_ = true;
+    stopping_.store(true);
   }
   stop_asked_.notify_all();
 }
@@ -98,7 +101,7 @@ void Link::stop() {
 
 bool Link::pause(milliseconds time) {
   std::unique_lock lock(mutex_);
-  return !stop_asked_.wait_for(lock, time, [this] { return stopping_; });
+  return !stop_asked_.wait_for(lock, time, [this] { return stopping_.load(); });
 }
 
 void Link::run() {
@@ -132,8 +135,9 @@ void Link::abandon(const std::string& why) {
 std::int64_t Link::silent_ms() const {
   const Frontier folded = parts_.feed.folded();
   const auto last = folded.find(row_.id);
-  const bool heard = row_.id != 0 && last != folded.end();
-  return wall_clock_ms() - (heard ? HybridClock::milliseconds(last->second) : row_.since_ms);
+  // A copy stands for a frontier, however low, also where the peer has said none.
+  const std::int64_t heard_ms = last == folded.end() ? 0 : HybridClock::milliseconds(last->second);
+  return wall_clock_ms() - (row_.id != 0 && heard_ms > 0 ? heard_ms : row_.since_ms);
 }
 
 // It has been away for longer than deletions are remembered. Whatever it has when it comes back is compared
@@ -194,6 +198,7 @@ void Link::open_sessions() {
   if (links_ == nullptr) links_ = parts_.site.log().open_links();
   if (peer_ != nullptr) return;
   peer_ = links_->connect(row_.conninfo);
+  peer_->give_up_when(stopping_);
   check_identity();
   next_compare_ = next_own_ = {};
   idle_since_ = Clock::now();
@@ -299,6 +304,9 @@ void Link::fetch_own_rows(const backend::Reaches& theirs) {
     if (reach.site != own) continue;
     const auto known = ours.find(origin);
     const Seq last = known == ours.end() ? 0 : known->second.last;
+    // A writer before this one may have fetched them, and ended before it told that.
+    if (!own_rows_known_.load() && known != ours.end() && known->second.returned != 0)
+      returned[origin] = known->second.returned;
     if (reach.last <= last || reach.last <= fetched_[origin]) continue;
     lost.push_back({own, origin, last + 1, reach.last});
     returned[origin] = reach.last;
@@ -309,8 +317,8 @@ void Link::fetch_own_rows(const backend::Reaches& theirs) {
                 {{"peer", row_.name}, {"origins", lost.size()}, {"rows", rows}});
     parts_.freeze.count_return();
     if (!fetch(own, lost)) copy_beside_stream("the peer has rows of ours that we have lost", true);
-    tell_returned(returned);
   }
+  if (!returned.empty()) tell_returned(returned);
   for (const auto& [origin, last] : returned) fetched_[origin] = last;
   own_rows_known_.store(true);
 }
@@ -350,6 +358,8 @@ bool Link::fetch(backend::SiteId site, const std::vector<Gap>& gaps) {
       Row copy = row;
       copy.copied = true;
       batch_.append(copy);
+      // What is copied of a deletion says nothing of the deadline, which has a row of its own.
+      if (row.kind == backend::RowKind::del) note_deadline(row);
       if (row.group_end && (batch_.size() >= kRowsATransaction || batch_.bytes() >= kBytesATransaction))
         flush();
     }
@@ -359,12 +369,24 @@ bool Link::fetch(backend::SiteId site, const std::vector<Gap>& gaps) {
       batch_.clear();
     }
     std::size_t rows() const { return rows_; }
+    const RowBatch& deadlines() const { return deadlines_; }
 
    private:
+    void note_deadline(const Row& deletion) {
+      Row none;
+      none.kind = backend::RowKind::expire;
+      none.site = deletion.site;
+      none.version = deletion.version;
+      none.db = deletion.db;
+      none.key = deletion.key;
+      none.group_end = true;
+      deadlines_.append(none);
+    }
+
     backend::Links& to_;
     const OriginId lease_;
     const backend::Version covered_;
-    RowBatch batch_;
+    RowBatch batch_, deadlines_;
     std::size_t rows_ = 0;
   };
   const OriginId lease = parts_.journal.lease_stamp().lease;
@@ -381,6 +403,7 @@ bool Link::fetch(backend::SiteId site, const std::vector<Gap>& gaps) {
   std::erase_if(whole, [&](const auto& of) { return cut.contains(of.first); });
   if (whole.empty()) return false;
   CopiedRows end(*links_, lease);
+  for (std::size_t i = 0; i < sink.deadlines().size(); ++i) end.add(sink.deadlines()[i]);
   end.finish(site, whole, 0);
   parts_.site.stats().gaps_repaired.fetch_add(whole.size());
   log_info("Missing rows have been fetched", {{"peer", row_.name}, {"rows", sink.rows()}});

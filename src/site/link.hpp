@@ -26,8 +26,9 @@ namespace isthmus {
 class Freeze {
  public:
   Freeze(Site& site, FeedReader& feed) : site_(site), feed_(feed) {}
-  /// Begins; gives what has been folded now. Waits for another copy to end.
-  Frontier begin();
+  /// Begins; gives what has been folded now. Waits for another copy to end, or throws LinkError when
+  /// `give_up` is true.
+  Frontier begin(const std::atomic<bool>& give_up);
   void end();
   /// Rows that this site's database had lost come back from the log of a peer; gives how often they have.
   /// What another peer, of which only the state was copied, had deleted of them and forgotten since is found
@@ -83,6 +84,9 @@ class Link {
   bool is_forgotten() const { return forgotten_.load(); }
   /// The state of the peer is to be copied once more. Any thread.
   void copy_again() { copy_asked_.store(true); }
+  /// A peer that was not linked, or had been given up, has brought writes of its own: up to this version.
+  /// Told once; 0 if there is nothing to tell. Any thread.
+  backend::Version take_joined() { return joined_.exchange(0); }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -119,7 +123,8 @@ class Link {
   void copy_beside_stream(const std::string& why, bool own_rows);
   void begin_copy(const std::string& why);
   void start_stream(const std::string& slot);
-  void copy_state(bool own_rows, const std::function<void()>& start_stream);
+  /// Gives the version up to which the peer has brought writes of its own; 0 if it has brought none.
+  backend::Version copy_state(bool own_rows, const std::function<void()>& start_stream);
 
   LinkParts parts_;
   backend::PeerRow row_;
@@ -132,11 +137,12 @@ class Link {
   std::string said_state_, said_detail_;
   std::map<backend::OriginId, backend::Seq> fetched_;  // of this site's own rows: what the peer could give
   std::atomic<bool> own_rows_known_, forgotten_{false}, copy_asked_{false};
+  std::atomic<backend::Version> joined_{0};
   bool far_behind_ = false;
   int copied_at_ = -1;  // Freeze::returns when the peer's state was copied; -1: it was not
   std::mutex mutex_;
   std::condition_variable stop_asked_;
-  bool stopping_ = false;
+  std::atomic<bool> stopping_{false};
   std::thread thread_;
 };
 

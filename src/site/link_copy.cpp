@@ -54,7 +54,8 @@ Seqs reach_of(const backend::Reaches& reaches, SiteId site) {
 // Ends the freeze however the copy ends.
 class Frozen {
  public:
-  explicit Frozen(Freeze& freeze) : freeze_(freeze), frontier_(freeze.begin()) {}
+  Frozen(Freeze& freeze, const std::atomic<bool>& give_up)
+      : freeze_(freeze), frontier_(freeze.begin(give_up)) {}
   ~Frozen() { freeze_.end(); }
   Frozen(const Frozen&) = delete;
   Frozen& operator=(const Frozen&) = delete;
@@ -101,8 +102,9 @@ class PeerState {
   }
 
   // What the peer lacks although it has folded it was deleted there, so long ago that it has forgotten that.
-  void delete_what_it_lacks(CopiedRows& rows) {
+  void delete_what_it_lacks(CopiedRows& rows, const std::function<void()>& check) {
     for (std::size_t shard = 0; shard < kShards; ++shard) {
+      check();
       std::vector<std::pair<std::uint8_t, std::string>> keys;
       {
         const std::lock_guard lock(parts_.keyspace.shards()[shard].mutex);
@@ -137,6 +139,8 @@ class PeerState {
   }
 
   Version frontier() const { return std::max<Version>(reach_.said(peer_, peer_), 1); }
+  /// Whether it had writes of its own for us.
+  bool brought_writes() const { return brought_writes_; }
   std::uint64_t size() const { return keys_; }
 
  private:
@@ -147,6 +151,7 @@ class PeerState {
       // That an add was taken back has the version of the add, which says nothing of who knows it.
       if (row.kind == RowKind::srem || (own ? own_rows_ : row.version > covered_of(known, row.site)))
         batch.append(row);
+      brought_writes_ |= row.site == peer_ && row.version > covered_of(known, peer_);
     });
     for (std::size_t i = 0; i < batch.size(); ++i) {
       Row row = batch[i];
@@ -182,6 +187,10 @@ class PeerState {
       gone.field = row.field;
       gone.version = std::max(version, row.version);
       gone.site = kNobody;
+      rows.add(gone);
+      if (!is_string) continue;
+      // What is copied of a deletion says nothing of the deadline.
+      gone.kind = RowKind::expire;
       rows.add(gone);
     }
   }
@@ -234,6 +243,7 @@ class PeerState {
   Keyspace state_;
   Reach reach_;
   std::uint64_t keys_ = 0;
+  bool brought_writes_ = false;
 };
 
 }  // namespace
@@ -241,13 +251,19 @@ class PeerState {
 // The slot first, so that what is committed after the copy comes in the stream; the repeats in between are
 // dropped by their seq.
 void Link::copy_and_link(const std::string& why) {
+  // Else a copy of everything would be for nothing, and PostgreSQL log the refused statement, with the peer's
+  // connection string.
+  if (const auto rights = links_->missing_rights()) throw backend::LinkError(*rights);
   begin_copy(why);
+  // Else a slot has kept what the peer has written, and no deletion that this must meet has been forgotten.
+  const bool joins = row_.slot.empty();
   // Whatever breaks off before there is a subscription is made again for want of one.
   copied_at_ = parts_.freeze.returns();
   links_->drop_subscription(row_.id);
   peer_->drop_slots({});
   const std::string slot = peer_->create_slot();
-  copy_state(false, [&] { start_stream(slot); });
+  const Version brought = copy_state(false, [&] { start_stream(slot); });
+  if (joins) joined_.store(brought);
 }
 
 // Who forgets the peer meanwhile cannot know of what is made here.
@@ -287,18 +303,22 @@ void Link::begin_copy(const std::string& why) {
   save();
 }
 
-void Link::copy_state(bool own_rows, const std::function<void()>& start_stream) {
+Version Link::copy_state(bool own_rows, const std::function<void()>& start_stream) {
   const auto begin = Clock::now();
   // Up to here the copy stands for the stream: what that brings of it is dropped, and nothing is missing
   // between the two. Rows of the state that come twice change nothing the second time.
   backend::Position end = 0;
   const Seqs until = reach_of(peer_->reaches(end), row_.id);
-  const Frozen frozen(parts_.freeze);
+  const Frozen frozen(parts_.freeze, stopping_);
   PeerState state(parts_, row_.id, own_rows);
   state.read(*peer_);
   CopiedRows rows(*links_, parts_.journal.lease_stamp().lease);
   auto next_line = Clock::now() + kProgress;
+  const auto check = [this] {
+    if (stopping_.load()) throw backend::LinkError("the server stops");
+  };
   state.copy(frozen.frontier(), rows, [&](std::uint64_t shards) {
+    check();
     if (Clock::now() < next_line) return;
     next_line = Clock::now() + kProgress;
     const auto took = std::chrono::duration<double>(Clock::now() - begin).count();
@@ -307,7 +327,7 @@ void Link::copy_state(bool own_rows, const std::function<void()>& start_stream) 
                                              {"rows_per_s", static_cast<std::uint64_t>(rows.rows() / took)},
                                              {"percent", shards * 100 / kShards}});
   });
-  state.delete_what_it_lacks(rows);
+  state.delete_what_it_lacks(rows, check);
   state.copy_messages(*peer_, until, rows);
   rows.finish(row_.id, until, state.frontier());
   start_stream();
@@ -320,6 +340,7 @@ void Link::copy_state(bool own_rows, const std::function<void()>& start_stream) 
        {"read", state.size()},
        {"rows", rows.rows()},
        {"took_ms", std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin).count()}});
+  return state.brought_writes() ? state.frontier() : 0;
 }
 
 }  // namespace isthmus

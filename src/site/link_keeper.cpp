@@ -71,6 +71,7 @@ void LinkKeeper::round() {
     end_links();
     peers_.clear();
     expelled_.clear();
+    joined_.clear();
     session_.reset();
     prepared_ = false;
     commit_interval_ = microseconds{0};
@@ -82,6 +83,7 @@ void LinkKeeper::round() {
   if (!prepared_) add_options();
   prepared_ = true;
   follow_peers();
+  compare_behind_joins();
   if (parts_.site.linked()) log_frontier();
   set_pace();
 }
@@ -147,6 +149,34 @@ bool LinkKeeper::note_given_up(const std::vector<PeerRow>& peers) {
   }
   peers_ = peers;
   return news;
+}
+
+// What a site brings that nobody waited for may be older than deletions which some of us have forgotten and
+// others have not. Once another peer has folded it as well, its state is compared with ours.
+void LinkKeeper::compare_behind_joins() {
+  for (const PeerRow& peer : peers_) {
+    const auto link = links_.find(peer.name);
+    const backend::Version up_to = link == links_.end() ? 0 : link->second.second->take_joined();
+    if (up_to == 0) continue;
+    Joined& joined = joined_[peer.id];
+    joined.up_to = up_to;
+    for (const PeerRow& other : peers_) {
+      if (other.id != 0 && other.id != peer.id) joined.waiting.insert(other.id);
+    }
+  }
+  if (joined_.empty()) return;
+  const std::vector<backend::StoredFrontier> said = parts_.feed.frontiers();
+  for (auto& [site, joined] : joined_) {
+    for (const backend::StoredFrontier& frontier : said) {
+      if (frontier.of != site || frontier.version < joined.up_to || joined.waiting.erase(frontier.site) == 0)
+        continue;
+      for (const PeerRow& peer : peers_) {
+        const auto link = links_.find(peer.name);
+        if (peer.id == frontier.site && link != links_.end()) link->second.second->copy_again();
+      }
+    }
+  }
+  std::erase_if(joined_, [](const auto& entry) { return entry.second.waiting.empty(); });
 }
 
 // A peer's PostgreSQL applies commit by commit, and each costs it as much as some twenty rows. While one that

@@ -35,6 +35,7 @@ class LinkKeeper {
   void add_options();
   void follow_peers();
   bool note_given_up(const std::vector<backend::PeerRow>& peers);
+  void compare_behind_joins();
   void end_links();
   void log_frontier();
   void set_pace();
@@ -49,6 +50,11 @@ class LinkKeeper {
   std::map<std::string, std::pair<std::string, std::unique_ptr<Link>>> links_;  // by name: conninfo, link
   std::vector<backend::PeerRow> peers_;                                         // a round ago
   std::set<backend::SiteId> expelled_;  // and what of it has been told
+  struct Joined {
+    backend::Version up_to = 0;
+    std::set<backend::SiteId> waiting;  // peers that have not said that they have all that it brought
+  };
+  std::map<backend::SiteId, Joined> joined_;
   std::string trouble_;
   std::mutex mutex_;
   std::condition_variable stop_asked_;

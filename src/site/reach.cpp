@@ -4,6 +4,7 @@
 #include <charconv>
 #include <limits>
 
+#include "src/keyspace/clock.hpp"
 #include "src/site/lease_history.hpp"
 
 namespace isthmus {
@@ -223,9 +224,12 @@ Seq Reach::shown(OriginId id) const {
 
 Seq Reach::whole(OriginId id) const {
   const auto it = origins_.find(id);
-  if (it == origins_.end()) return 0;
-  Seq seq = it->second.last;
-  for (const Span& span : it->second.missing) seq = std::min(seq, span.from - 1);
+  return it == origins_.end() ? 0 : whole(it->second);
+}
+
+Seq Reach::whole(const Origin& origin) {
+  Seq seq = origin.last;
+  for (const Span& span : origin.missing) seq = std::min(seq, span.from - 1);
   return seq;
 }
 
@@ -238,7 +242,15 @@ backend::Vector Reach::vector() const {
 backend::Vector Reach::foreign_vector() const {
   backend::Vector known;
   for (const auto& [id, origin] : origins_) {
-    if (origin.site != own_ && origin.site != 0) known[id] = whole(id);
+    if (origin.site != own_ && origin.site != 0) known[id] = whole(origin);
+  }
+  return known;
+}
+
+backend::Vector Reach::folded_vector() const {
+  backend::Vector known = foreign_vector();
+  for (auto it = before_.rbegin(); it != before_.rend(); ++it) {
+    if (const auto found = known.find(it->first); found != known.end()) found->second = whole(it->second);
   }
   return known;
 }
@@ -276,26 +288,36 @@ Version Reach::said(SiteId site, SiteId of) const {
   return version == reporter->second.end() ? 0 : version->second;
 }
 
-Version Reach::stable(const std::vector<SiteId>& peers) const {
+Version Reach::stable(const std::vector<SiteId>& peers, std::int64_t retention_ms) const {
   std::vector<SiteId> sites = peers;
   sites.push_back(own_);
   Version lowest = std::numeric_limits<Version>::max();
   for (const SiteId site : sites) {
     const auto said = said_.find(site);
     if (said == said_.end()) return 0;
+    const Version latest = this->said(site, site);
     for (const SiteId of : sites) {
       const auto version = said->second.find(of);
       if (version == said->second.end()) return 0;
+      if (HybridClock::milliseconds(latest) - HybridClock::milliseconds(version->second) > retention_ms)
+        continue;
       lowest = std::min(lowest, version->second);
     }
   }
   return lowest;
 }
 
-void Reach::forget_site(SiteId site) {
-  said_.erase(site);
-  folded_.erase(site);
-  for (auto& [reporter, said] : said_) said.erase(site);
+std::vector<OriginId> Reach::give_up_gaps(const std::vector<SiteId>& peers) {
+  std::vector<OriginId> given_up;
+  if (with_gaps_ == 0 || !before_.empty()) return given_up;
+  for (auto& [id, origin] : origins_) {
+    if (origin.missing.empty() || origin.site == own_) continue;
+    if (std::find(peers.begin(), peers.end(), origin.site) != peers.end()) continue;
+    origin.missing.clear();
+    --with_gaps_;
+    given_up.push_back(id);
+  }
+  return given_up;
 }
 
 }  // namespace isthmus

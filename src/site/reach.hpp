@@ -38,7 +38,7 @@ class Reach {
 
   /// Notes the row. False if it has been noted before: a repeat.
   bool take(const backend::Row& row);
-  /// The group of the last rows is complete: they stay noted.
+  /// The group of the last rows is complete, and folded: they stay noted.
   void end_group() { before_.clear(); }
   /// The rows since the last end of a group come again: they are forgotten.
   void forget_group();
@@ -63,8 +63,9 @@ class Reach {
   backend::Seq whole(backend::OriginId origin) const;
   /// `whole` of every origin.
   backend::Vector vector() const;
-  /// The same of other sites' origins only.
+  /// The same of other sites' origins only; and without the rows of a group that has not ended.
   backend::Vector foreign_vector() const;
+  backend::Vector folded_vector() const;
   /// All gaps of other sites' rows.
   std::vector<Gap> gaps() const;
   std::uint64_t gaps_found() const { return gaps_found_; }
@@ -76,10 +77,13 @@ class Reach {
   /// What `site` has said of `of`; 0 if nothing.
   backend::Version said(backend::SiteId site, backend::SiteId of) const;
   /// Below this nothing new can arrive from any of these sites or this one; 0 while one of them has said
-  /// nothing.
-  backend::Version stable(const std::vector<backend::SiteId>& peers) const;
-  /// Nobody waits for this site any more.
-  void forget_site(backend::SiteId site);
+  /// nothing. Who has not heard of another one for longer than `retention_ms` has given that one up, and will
+  /// copy its state as a whole.
+  backend::Version stable(const std::vector<backend::SiteId>& peers, std::int64_t retention_ms) const;
+  bool has_gap(backend::SiteId site) const;
+  /// Rows that are missing of sites other than this one and these will not come: nobody has them. Gives the
+  /// origins of which they were missing.
+  std::vector<backend::OriginId> give_up_gaps(const std::vector<backend::SiteId>& peers);
 
  private:
   struct Span {
@@ -97,7 +101,7 @@ class Reach {
   void take_reach(const backend::Row& row);
   void expect(backend::SiteId site, backend::OriginId id, backend::Seq seq);
   static void close_up_to(Origin& origin, backend::Seq seq);
-  bool has_gap(backend::SiteId site) const;
+  static backend::Seq whole(const Origin& origin);
 
   const backend::SiteId own_;
   boost::unordered_flat_map<backend::OriginId, Origin> origins_;

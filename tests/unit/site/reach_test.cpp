@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "src/keyspace/clock.hpp"
 #include "src/site/lease_history.hpp"
 
 namespace isthmus {
@@ -15,6 +16,7 @@ using backend::RowKind;
 using backend::SiteId;
 
 constexpr SiteId kOwn = 1, kPeer = 2, kThird = 3;
+constexpr std::int64_t kLongMs = 86'400'000;  // longer than any silence here
 
 Row row(SiteId site, backend::OriginId origin, backend::Seq seq, RowKind kind = RowKind::set) {
   Row out;
@@ -24,6 +26,10 @@ Row row(SiteId site, backend::OriginId origin, backend::Seq seq, RowKind kind = 
   out.kind = kind;
   out.version = 1000 + seq;
   return out;
+}
+
+backend::Version at(std::int64_t ms) {
+  return static_cast<backend::Version>(ms) << HybridClock::kCounterBits;
 }
 
 class ReachTest : public ::testing::Test {
@@ -153,6 +159,60 @@ TEST_F(ReachTest, ForgetsAGroupThatComesAgain) {
   EXPECT_TRUE(take(kPeer, 20, 2));
 }
 
+// A checkpoint may not cover what is still on its way into the keyspace.
+TEST_F(ReachTest, LeavesTheRowsOfAnOpenGroupOutOfWhatIsFolded) {
+  take(kPeer, 20, 1);
+  take(kThird, 30, 1);
+  take(kOwn, 10, 1);
+  reach_.take(row(kPeer, 20, 2));
+  reach_.take(row(kPeer, 20, 3));
+  reach_.take(row(kPeer, 21, 1));
+  EXPECT_EQ(reach_.foreign_vector(), (backend::Vector{{20, 3}, {21, 1}, {30, 1}}));
+  EXPECT_EQ(reach_.folded_vector(), (backend::Vector{{20, 1}, {21, 0}, {30, 1}}));
+  reach_.end_group();
+  EXPECT_EQ(reach_.folded_vector(), (backend::Vector{{20, 3}, {21, 1}, {30, 1}}));
+}
+
+TEST_F(ReachTest, LeavesAGapOpenUntilTheGroupThatClosesItHasEnded) {
+  take(kPeer, 20, 1);
+  take(kPeer, 20, 5);
+  for (backend::Seq seq = 2; seq <= 4; ++seq) reach_.take(row(kPeer, 20, seq));
+  EXPECT_EQ(reach_.foreign_vector().at(20), 5U);
+  EXPECT_EQ(reach_.folded_vector().at(20), 1U);
+  reach_.end_group();
+  EXPECT_EQ(reach_.folded_vector().at(20), 5U);
+}
+
+TEST_F(ReachTest, GivesUpTheGapsOfASiteThatIsNoPeer) {
+  take(kPeer, 20, 1);
+  take(kPeer, 20, 4);
+  take(kThird, 30, 1);
+  take(kThird, 30, 6);
+  take(kThird, 31, 2);
+  std::vector<backend::OriginId> given_up = reach_.give_up_gaps({kPeer});
+  std::sort(given_up.begin(), given_up.end());
+  EXPECT_EQ(given_up, (std::vector<backend::OriginId>{30, 31}));
+  EXPECT_FALSE(reach_.has_gap(kThird));
+  EXPECT_EQ(reach_.whole(30), 6U);
+  EXPECT_TRUE(reach_.has_gap(kPeer));
+  ASSERT_EQ(reach_.gaps().size(), 1U);
+  EXPECT_EQ(reach_.gaps()[0].origin, 20);
+  EXPECT_EQ(reach_.vector(), (backend::Vector{{20, 1}, {30, 6}, {31, 2}}));
+  EXPECT_TRUE(reach_.give_up_gaps({kPeer}).empty()) << "once";
+  say(kThird, 30, 7, {{kOwn, 50}}, 100);
+  EXPECT_EQ(reach_.folded().at(kThird), 100U) << "its frontiers pass again";
+}
+
+TEST_F(ReachTest, GivesUpNoGapWhileAGroupIsOpen) {
+  take(kThird, 30, 1);
+  reach_.take(row(kThird, 30, 4));
+  EXPECT_TRUE(reach_.give_up_gaps({}).empty());
+  EXPECT_TRUE(reach_.has_gap(kThird));
+  reach_.end_group();
+  EXPECT_EQ(reach_.give_up_gaps({}), (std::vector<backend::OriginId>{30}));
+  EXPECT_FALSE(reach_.has_gap(kThird));
+}
+
 TEST_F(ReachTest, LearnsNothingFromAStreamWithAGap) {
   say(kPeer, 20, 1, {{kOwn, 50}}, 100);
   EXPECT_EQ(reach_.folded().at(kPeer), 100U);
@@ -166,15 +226,30 @@ TEST_F(ReachTest, LearnsNothingFromAStreamWithAGap) {
 }
 
 TEST_F(ReachTest, IsStableBelowWhatAllHaveSaidOfAll) {
-  EXPECT_EQ(reach_.stable({kPeer, kThird}), 0U);
+  EXPECT_EQ(reach_.stable({kPeer, kThird}, kLongMs), 0U);
   say(kOwn, 10, 1, {{kPeer, 90}, {kThird, 60}}, 110);
   say(kPeer, 20, 1, {{kOwn, 100}, {kThird, 70}}, 120);
-  EXPECT_EQ(reach_.stable({kPeer, kThird}), 0U) << "one has said nothing";
-  EXPECT_EQ(reach_.stable({kPeer}), 90U);
+  EXPECT_EQ(reach_.stable({kPeer, kThird}, kLongMs), 0U) << "one has said nothing";
+  EXPECT_EQ(reach_.stable({kPeer}, kLongMs), 90U);
   say(kThird, 30, 1, {{kOwn, 80}, {kPeer, 85}}, 95);
-  EXPECT_EQ(reach_.stable({kPeer, kThird}), 60U);
-  reach_.forget_site(kThird);
-  EXPECT_EQ(reach_.stable({kPeer, kThird}), 0U);
+  EXPECT_EQ(reach_.stable({kPeer, kThird}, kLongMs), 60U);
+}
+
+// Who has not heard of a site for so long copies its state as a whole when it hears of it again.
+TEST_F(ReachTest, IsNotHeldBackByWhoHasGivenAnotherSiteUp) {
+  say(kOwn, 10, 1, {{kPeer, at(9000)}, {kThird, at(9100)}}, at(9300));
+  say(kPeer, 20, 1, {{kOwn, at(9200)}, {kThird, at(1000)}}, at(9050));
+  say(kThird, 30, 1, {{kOwn, at(9150)}, {kPeer, at(8900)}}, at(9120));
+  EXPECT_EQ(reach_.stable({kPeer, kThird}, kLongMs), at(1000));
+  EXPECT_EQ(reach_.stable({kPeer, kThird}, 8050), at(1000)) << "just within the retention";
+  EXPECT_EQ(reach_.stable({kPeer, kThird}, 8049), at(8900));
+}
+
+// A silent site has heard of the others for as long as it spoke, and still holds what they delete now.
+TEST_F(ReachTest, IsHeldBackByASiteThatIsSilentItself) {
+  say(kOwn, 10, 1, {{kPeer, at(1000)}}, at(9000));
+  say(kPeer, 20, 1, {{kOwn, at(900)}}, at(1000));
+  EXPECT_EQ(reach_.stable({kPeer}, 5000), at(900));
 }
 
 TEST_F(ReachTest, TakesACopyForTheRowsThatItStandsFor) {
