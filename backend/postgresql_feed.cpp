@@ -32,6 +32,9 @@ using std::chrono::milliseconds;
 /// How long `begin` waits for the permanent slot that another server is creating or advancing, or for a
 /// commit that is under way, before it gives up and says what it waited for.
 constexpr milliseconds kBeginPatience{3000};
+// The worker of a link waits with half a transaction for a peer that the network has cut off: until its
+// connection is given up, after some four seconds.
+constexpr milliseconds kSettlePatience{8000};
 // A sorted or large read may keep silent for long; whether the server lives, TCP's keepalives tell.
 constexpr std::chrono::minutes kReadWait{2};
 /// How long the creation of the permanent slot waits for each transaction of the cluster. The caller retries.
@@ -278,7 +281,7 @@ void PostgresqlFeed::await_anchor(const PgError& error, Clock::time_point deadli
 }
 
 void PostgresqlFeed::settle() {
-  const std::string busy = await_log_writers(*tables_, kBeginPatience);
+  const std::string busy = await_log_writers(*tables_, kSettlePatience);
   if (!busy.empty()) throw FeedError("the feed cannot begin yet: process " + busy);
 }
 

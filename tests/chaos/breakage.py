@@ -326,30 +326,33 @@ class Breakage:
         for a, b in ((site.name, None), (None, site.name)):
             self.excuses.lossy(a, b, min(site.copied_at, began), now + FRESH_SECONDS)
         # Also the others copy its state, and when all its rows are back all compare theirs once more.
-        self.watches.add(asyncio.create_task(self.watch_copies(began)))
+        self.watches.add(asyncio.create_task(self.watch_copies(began, site)))
         return f"{site.name}, {age:.0f} s old; its last {max(0.0, killed - bound):.2f} s were nowhere else; whole again after " \
                f"{'no time' if took is None else f'{took:.1f} s'}"
 
-    async def watch_copies(self, began):
-        """Until the last copy of a site's state that began with a fault."""
+    async def watch_copies(self, began, site):
+        """Until the last copy of a site's state that began with a fault of that site. While one of its links is down, one is to come."""
         last, changed_at = None, time.monotonic()
         while time.monotonic() - changed_at < QUIET_SECONDS:
-            copies = await self.copies()
-            if copies != last:
+            copies, linked = await self.copies(site)
+            if copies != last or not linked:
                 last, changed_at = copies, time.monotonic()
             await asyncio.sleep(WATCH_PAUSE)
         self.world.reach.copied(None, began, changed_at + FRESH_SECONDS)
 
-    async def copies(self):
-        """What all servers say of the copies that they make and have made, and of the gaps after which they copy once more."""
-        said = []
-        for server in (server for site in self.sites for server in site.servers):
+    async def copies(self, site):
+        """What all servers say of the copies that they make and have made, and of the gaps after which they copy once more; and whether
+        a server of the site says that all its links are up."""
+        said, linked = [], False
+        for server in (server for other in self.sites for server in other.servers):
             connection = Connection(self.world, server)
             with contextlib.suppress(Broken, Unreachable):
                 lines = (await connection.command("INFO", "sites")).plain().decode().splitlines()
                 said += [(server.name, line.partition(",")[0]) for line in lines if line.startswith(("reseeds:", "gaps_")) or "state=seeding" in line]
+                states = [line for line in lines if "state=" in line]
+                linked |= server in site.servers and all("state=up" in line for line in states)
             connection.close()
-        return said
+        return said, linked
 
     async def write(self, site, key):
         connection = Connection(self.world, site.servers[0])
