@@ -141,6 +141,7 @@ void Membership::prepare_stop() {
 void Membership::stop() {
   announcer_.stop();
   forwarder_.stop();
+  site_.set_ending();
   site_.log().end_waits();
   links_.stop();
   feed_.stop();

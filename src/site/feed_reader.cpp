@@ -132,7 +132,7 @@ void FeedReader::run() {
       go_on();
     } catch (const backend::FeedError& error) {
       failed = true;
-      if (outage_ != error.what()) {
+      if (outage_ != error.what() && !site_.ending()) {
         log_error("The change feed is down; this server sees no changes of others until it is back",
                   {{"cause", error.what()}});
       }

@@ -122,7 +122,7 @@ void Link::run() {
 void Link::abandon(const std::string& why) {
   peer_.reset();
   try {
-    if (!is_expelled() && !is_forgotten()) say("down", why);
+    if (!is_expelled() && !is_forgotten() && !parts_.site.ending()) say("down", why);
     expel_if_silent();
     save();
   } catch (const LinkError&) {

@@ -60,7 +60,8 @@ void LinkKeeper::run() {
       trouble_.clear();
     } catch (const LinkError& error) {
       session_.reset();
-      if (trouble_ != error.what()) log_warning("The links have to wait", {{"cause", error.what()}});
+      if (trouble_ != error.what() && !parts_.site.ending())
+        log_warning("The links have to wait", {{"cause", error.what()}});
       trouble_ = error.what();
     }
   }

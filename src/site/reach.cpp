@@ -295,7 +295,8 @@ Version Reach::stable(const std::vector<SiteId>& peers, std::int64_t retention_m
   for (const SiteId site : sites) {
     const auto said = said_.find(site);
     if (said == said_.end()) return 0;
-    const Version latest = this->said(site, site);
+    // By both clocks, as one of the two may be wild.
+    const Version latest = std::min(this->said(site, site), this->said(own_, own_));
     for (const SiteId of : sites) {
       const auto version = said->second.find(of);
       if (version == said->second.end()) return 0;

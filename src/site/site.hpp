@@ -83,6 +83,9 @@ class Site {
   /// Whether rows are being fetched or copied: what they make of keys is told when all of them are here.
   bool repairing() const { return own_rows_missing_.load() || copies_.load() > 0; }
   void set_own_rows_missing(bool missing) { own_rows_missing_.store(missing); }
+  /// The process ends: that sessions are given up now is no news.
+  bool ending() const { return ending_.load(); }
+  void set_ending() { ending_.store(true); }
   void count_copy(int change) { copies_.fetch_add(change); }
   /// Below this version nothing new can arrive from any site.
   backend::Version stable() const { return stable_.load(std::memory_order_relaxed); }
@@ -113,7 +116,7 @@ class Site {
   backend::UpkeepReport report_;
   std::vector<backend::PeerRow> peers_;
   std::atomic<bool> linked_{false};
-  std::atomic<bool> own_rows_missing_{false};
+  std::atomic<bool> own_rows_missing_{false}, ending_{false};
   std::atomic<int> copies_{0};
   bool expects_peers_ = false;  // before the threads start
   std::atomic<backend::Version> stable_{0};

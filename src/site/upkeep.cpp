@@ -89,7 +89,8 @@ void Upkeep::round() {
     if (!trouble_.empty()) log_info("The upkeep of the log works again");
     trouble_.clear();
   } catch (const backend::AppendError& error) {
-    if (trouble_.empty()) log_warning("The upkeep of the log has to wait", {{"cause", error.what()}});
+    if (trouble_.empty() && !site_.ending())
+      log_warning("The upkeep of the log has to wait", {{"cause", error.what()}});
     trouble_ = error.what();
   }
 }
@@ -113,7 +114,8 @@ void Upkeep::follow_role() {
     checkpoint_trouble_.clear();
   } catch (const backend::AppendError& error) {
     // Tried again at once, so it is said once.
-    if (checkpoint_trouble_.empty()) log_warning("The checkpoint has to wait", {{"cause", error.what()}});
+    if (checkpoint_trouble_.empty() && !site_.ending())
+      log_warning("The checkpoint has to wait", {{"cause", error.what()}});
     checkpoint_trouble_ = error.what();
   }
 }

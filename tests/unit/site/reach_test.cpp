@@ -252,6 +252,12 @@ TEST_F(ReachTest, IsHeldBackByASiteThatIsSilentItself) {
   EXPECT_EQ(reach_.stable({kPeer}, 5000), at(900));
 }
 
+TEST_F(ReachTest, IsHeldBackByASiteWhoseClockIsWild) {
+  say(kOwn, 10, 1, {{kPeer, at(90'000)}}, at(9000));
+  say(kPeer, 20, 1, {{kOwn, at(8900)}}, at(90'000));
+  EXPECT_EQ(reach_.stable({kPeer}, 5000), at(8900));
+}
+
 TEST_F(ReachTest, TakesACopyForTheRowsThatItStandsFor) {
   take(kPeer, 20, 1);
   take(kPeer, 20, 9);
