@@ -348,9 +348,9 @@ PgConnection::PgConnection(const std::string& conninfo, PgConnectOptions options
 void PgConnection::override_settings() {
   if (server_version() < 140000) return;
   std::string sql =
-      "SET statement_timeout = 0; SET idle_session_timeout = 0; SELECT set_config('synchronous_commit', "
-      "'on', "
-      "false) WHERE current_setting('synchronous_commit') = 'off'";
+      "SET statement_timeout = 0; SET idle_session_timeout = 0; "
+      "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = "
+      "'off'";
   if (server_version() >= 170000) sql += "; SET transaction_timeout = 0";
   exec(sql);
 }

@@ -252,10 +252,8 @@ std::string select_log_columns(std::string_view value) {
 }
 
 std::uint8_t checked_database(std::int64_t number) {
-  if (number >= 0 && number <= kMaxDb) return static_cast<std::uint8_t>(number);
-  throw PgError(
-      "a row names the database " + std::to_string(number) + ", and there are 0 to " + std::to_string(kMaxDb),
-      "", false);
+  if (const std::string error = database_error(number); !error.empty()) throw PgError(error, "", false);
+  return static_cast<std::uint8_t>(number);
 }
 
 namespace {

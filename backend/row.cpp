@@ -53,6 +53,12 @@ std::uint32_t checked_size(std::string_view part) {
 
 }  // namespace
 
+std::string database_error(std::int64_t number) {
+  if (number >= 0 && number <= kMaxDb) return {};
+  return "a row names the database " + std::to_string(number) + ", and there are 0 to " +
+         std::to_string(kMaxDb);
+}
+
 std::string_view row_kind_name(RowKind kind) { return kKindNames.at(static_cast<std::size_t>(kind)); }
 
 RowParts row_parts(RowKind kind) { return kParts.at(static_cast<std::size_t>(kind)); }

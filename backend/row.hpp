@@ -21,6 +21,9 @@ using Version = std::uint64_t;
 
 /// Databases are numbered from 0, as Redis's sixteen are by default.
 inline constexpr std::uint8_t kMaxDb = 15;
+/// What is wrong with the number of a database in a table, where its owner may write any; empty if nothing
+/// is.
+std::string database_error(std::int64_t number);
 
 /// What a row says. The names are those of the column `kind` in SQL.
 enum class RowKind : std::uint8_t {

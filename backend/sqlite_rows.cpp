@@ -23,11 +23,10 @@ Stamp expire_stamp(const StoredKey& key) { return {key.expire_version, key.expir
   throw SqliteError(SQLITE_MISMATCH, what + " is unknown: a newer Isthmus wrote it; use that version");
 }
 
-/// Whoever opens the file may write any number.
 std::uint8_t checked_database(std::int64_t number) {
-  if (number >= 0 && number <= kMaxDb) return static_cast<std::uint8_t>(number);
-  throw SqliteError(SQLITE_CORRUPT, "a row names the database " + std::to_string(number) +
-                                        ", and there are 0 to " + std::to_string(kMaxDb));
+  if (const std::string error = database_error(number); !error.empty())
+    throw SqliteError(SQLITE_CORRUPT, error);
+  return static_cast<std::uint8_t>(number);
 }
 
 StoredType parse_type(std::string_view name) {

@@ -141,8 +141,7 @@ void Membership::prepare_stop() {
 void Membership::stop() {
   announcer_.stop();
   forwarder_.stop();
-  site_.set_ending();
-  site_.log().end_waits();
+  site_.end_waits();
   links_.stop();
   feed_.stop();
   upkeep_.stop();

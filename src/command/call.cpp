@@ -280,4 +280,8 @@ bool equals_ignoring_case(std::string_view text, std::string_view lower_case) {
   return true;
 }
 
+std::string log_refuses_writes(const Journal& journal) {
+  return "CLUSTERDOWN The log refuses writes: " + journal.waiting_reason();
+}
+
 }  // namespace isthmus

@@ -218,5 +218,7 @@ std::string number_text(long double value);
 /// The text in lower case (ASCII).
 std::string lower(std::string_view text);
 bool equals_ignoring_case(std::string_view text, std::string_view lower_case);
+/// The error of a write that would have to wait for a log which takes none.
+std::string log_refuses_writes(const Journal& journal);
 
 }  // namespace isthmus

@@ -89,7 +89,7 @@ class Gates {
     }
     if (!services_.journal.available() && !client_.in_multi && command->has(kWrite) &&
         !is_elsewhere(services_)) {
-      refuse("CLUSTERDOWN The log refuses writes: " + services_.journal.unavailable_reason(), command);
+      refuse(log_refuses_writes(services_.journal), command);
       return nullptr;
     }
     // Redis counts monitors among its replicas.

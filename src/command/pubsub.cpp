@@ -80,8 +80,7 @@ std::size_t send(PubSub& pubsub, bool shard, std::string_view channel, std::stri
 }  // namespace
 
 bool is_stale(const Services& services, std::int64_t sent_at_ms) {
-  const std::int64_t now_ms = wall_clock_ms() + services.site->clock_offset_ms();
-  if (now_ms - sent_at_ms <= services.config.message_max_age_ms) return false;
+  if (services.site->database_now_ms() - sent_at_ms <= services.config.message_max_age_ms) return false;
   services.site->stats().stale_messages.fetch_add(1, std::memory_order_relaxed);
   return true;
 }

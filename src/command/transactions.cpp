@@ -143,7 +143,7 @@ void exec(Call& call) {
   }
   if (writes && !call.services.journal.available() && !is_elsewhere(call.services)) {
     discard_transaction(call);
-    call.reply.error("CLUSTERDOWN The log refuses writes: " + call.services.journal.unavailable_reason());
+    call.reply.error(log_refuses_writes(call.services.journal));
     return;
   }
   for (const WatchedKey& watched : client.watched) set.set(shard_of(hash_name(watched.name)));

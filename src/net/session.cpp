@@ -30,11 +30,6 @@ constexpr std::size_t kKeepInputCapacity = 64 << 10;
 // A TLS handshake takes so long at most. Until its end a connection counts for maxclients as any other.
 constexpr std::int64_t kHandshakeMs = 10'000;
 
-std::string why_unavailable(const Journal& journal) {
-  const std::string cause = journal.unavailable_reason();
-  return cause.empty() ? "the backend has not answered yet" : cause;
-}
-
 }  // namespace
 
 Session::Session(IoThread& io, const Arrival& arrival)
@@ -320,8 +315,7 @@ bool Session::refuse_to_forward() {
   parked_since_ms_ = 0;
   if (in_multi) end_transaction(services, *this);
   std::string refusal;
-  resp::Writer(refusal, protocol)
-      .error("CLUSTERDOWN The log refuses writes: " + why_unavailable(services.journal));
+  resp::Writer(refusal, protocol).error(log_refuses_writes(services.journal));
   if (awaits_forwarded) {
     pending_->add(std::move(refusal), drops_reply());
   } else {
@@ -470,7 +464,7 @@ void Session::check_commit_timeout(std::int64_t timeout_ms) {
   const std::size_t failed =
       output_.fail_gated(services.journal.committed(), io_->steady_ms() - timeout_ms,
                          "CLUSTERDOWN The write is not in the log yet, it may or may not be done: " +
-                             why_unavailable(services.journal));
+                             services.journal.waiting_reason());
   if (failed == 0) return;
   services.stats.commit_timeouts.fetch_add(failed, std::memory_order_relaxed);
   flush();

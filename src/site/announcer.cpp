@@ -161,7 +161,7 @@ void Announcer::append(const Announcement& announcement) {
     backend::Row row;
     row.kind = backend::RowKind::subscribers;
     row.value = text;
-    row.sent_at = wall_clock_ms() + site_.clock_offset_ms();
+    row.sent_at = site_.database_now_ms();
     group.add_message(row);
   }
   journal_.commit_soon();

@@ -43,13 +43,12 @@ bool FeedReader::is_fresh(std::int64_t then_ms, backend::SiteId site) const {
 }
 
 std::int64_t FeedReader::fresh_since_ms(backend::SiteId site) const {
-  return wall_clock_ms() + site_.clock_offset_ms() + clock_offset_of(site) - settings_.message_max_age_ms;
+  return site_.database_now_ms() + clock_offset_of(site) - settings_.message_max_age_ms;
 }
 
 void FeedReader::publish(const Row& row) {
   if (row.kind == RowKind::subscribers) {
-    const std::int64_t age_ms =
-        wall_clock_ms() + site_.clock_offset_ms() + clock_offset_of(row.site) - row.sent_at;
+    const std::int64_t age_ms = site_.database_now_ms() + clock_offset_of(row.site) - row.sent_at;
     if (!row.copied && age_ms <= AnnouncementBook::kSilenceMs) hooks_.subscribers(row);
     return;
   }

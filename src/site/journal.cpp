@@ -58,6 +58,11 @@ std::string Journal::unavailable_reason() const {
   return reason_;
 }
 
+std::string Journal::waiting_reason() const {
+  std::string reason = unavailable_reason();
+  return reason.empty() ? "the backend has not answered yet" : reason;
+}
+
 void Journal::set_available(bool available, const std::string& reason) {
   {
     const std::lock_guard lock(reason_mutex_);

@@ -71,6 +71,8 @@ class Journal {
   bool available() const { return available_.load(std::memory_order_relaxed); }
   /// Why, in one line; empty when available.
   std::string unavailable_reason() const;
+  /// The same for somebody who has waited for a commit: that it has not come yet is a reason too.
+  std::string waiting_reason() const;
 
   /// Nothing waits for a commit: what is delivered now overtakes nothing.
   bool quiet() const {

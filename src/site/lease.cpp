@@ -88,9 +88,7 @@ bool Lease::reach_database(Clock::time_point now) {
   return false;
 }
 
-void Lease::drop_old_messages() {
-  journal_.drop_old_messages(wall_clock_ms() + site_.clock_offset_ms() - message_max_age_ms_);
-}
+void Lease::drop_old_messages() { journal_.drop_old_messages(site_.database_now_ms() - message_max_age_ms_); }
 
 void Lease::session_lost(const std::string& why) {
   log_.disconnect();

@@ -252,7 +252,7 @@ void Link::watch(const Subscription& subscription) {
   const Frontier folded = parts_.feed.folded();
   const auto mine = folded.find(row_.id);
   if (mine != folded.end()) {
-    const std::int64_t now = wall_clock_ms() + parts_.site.clock_offset_ms() + row_.clock_offset_ms;
+    const std::int64_t now = parts_.site.database_now_ms() + row_.clock_offset_ms;
     row_.lag_ms = std::max<std::int64_t>(now - HybridClock::milliseconds(mine->second), 0);
   }
   // A peer says no frontier while it has not asked one of its own peers for what it may have lost. All that
@@ -358,8 +358,7 @@ bool Link::fetch(backend::SiteId site, const std::vector<Gap>& gaps) {
       Row copy = row;
       copy.copied = true;
       batch_.append(copy);
-      // What is copied of a deletion says nothing of the deadline, which has a row of its own.
-      if (row.kind == backend::RowKind::del) note_deadline(row);
+      if (row.kind == backend::RowKind::del) deadlines_.append(deadline_of_copied(row));
       if (row.group_end && (batch_.size() >= kRowsATransaction || batch_.bytes() >= kBytesATransaction))
         flush();
     }
@@ -372,17 +371,6 @@ bool Link::fetch(backend::SiteId site, const std::vector<Gap>& gaps) {
     const RowBatch& deadlines() const { return deadlines_; }
 
    private:
-    void note_deadline(const Row& deletion) {
-      Row none;
-      none.kind = backend::RowKind::expire;
-      none.site = deletion.site;
-      none.version = deletion.version;
-      none.db = deletion.db;
-      none.key = deletion.key;
-      none.group_end = true;
-      deadlines_.append(none);
-    }
-
     backend::Links& to_;
     const OriginId lease_;
     const backend::Version covered_;
@@ -448,6 +436,16 @@ void Link::save() {
   if (links_->update_peer(row_)) return;
   forgotten_.store(true);
   throw LinkError("the peer has been forgotten, or has another URL now");
+}
+
+Row deadline_of_copied(const Row& deletion) {
+  Row none;
+  none.kind = backend::RowKind::expire;
+  none.site = deletion.site;
+  none.version = deletion.version;
+  none.db = deletion.db;
+  none.key = deletion.key;
+  return none;
 }
 
 CopiedRows::CopiedRows(backend::Links& links, OriginId lease)

@@ -146,6 +146,10 @@ class Link {
   std::thread thread_;
 };
 
+/// What is copied of a deletion says nothing of the deadline: this row of its own does, that there is none.
+/// Its views are those of the argument.
+backend::Row deadline_of_copied(const backend::Row& deletion);
+
 /// Copies rows into the log of this site under an origin of their own. Each group stays in one transaction.
 class CopiedRows {
  public:

@@ -188,10 +188,7 @@ class PeerState {
       gone.version = std::max(version, row.version);
       gone.site = kNobody;
       rows.add(gone);
-      if (!is_string) continue;
-      // What is copied of a deletion says nothing of the deadline.
-      gone.kind = RowKind::expire;
-      rows.add(gone);
+      if (is_string) rows.add(deadline_of_copied(gone));
     }
   }
 

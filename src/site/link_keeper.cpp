@@ -157,27 +157,33 @@ bool LinkKeeper::note_given_up(const std::vector<PeerRow>& peers) {
 void LinkKeeper::compare_behind_joins() {
   for (const PeerRow& peer : peers_) {
     const auto link = links_.find(peer.name);
-    const backend::Version up_to = link == links_.end() ? 0 : link->second.second->take_joined();
-    if (up_to == 0) continue;
-    Joined& joined = joined_[peer.id];
-    joined.up_to = up_to;
-    for (const PeerRow& other : peers_) {
-      if (other.id != 0 && other.id != peer.id) joined.waiting.insert(other.id);
-    }
+    if (link == links_.end()) continue;
+    if (const backend::Version up_to = link->second.second->take_joined(); up_to != 0)
+      joined_[peer.id] = {up_to, {peer.id}};
   }
   if (joined_.empty()) return;
   const std::vector<backend::StoredFrontier> said = parts_.feed.frontiers();
-  for (auto& [site, joined] : joined_) {
-    for (const backend::StoredFrontier& frontier : said) {
-      if (frontier.of != site || frontier.version < joined.up_to || joined.waiting.erase(frontier.site) == 0)
-        continue;
-      for (const PeerRow& peer : peers_) {
-        const auto link = links_.find(peer.name);
-        if (peer.id == frontier.site && link != links_.end()) link->second.second->copy_again();
-      }
-    }
+  for (auto it = joined_.begin(); it != joined_.end();) {
+    it = compare_behind(it->first, it->second, said) ? joined_.erase(it) : std::next(it);
   }
-  std::erase_if(joined_, [](const auto& entry) { return entry.second.waiting.empty(); });
+}
+
+// True if nobody is left to be compared with.
+bool LinkKeeper::compare_behind(backend::SiteId site, Joined& joined,
+                                const std::vector<backend::StoredFrontier>& said) {
+  bool done = true;
+  for (const PeerRow& peer : peers_) {
+    if (peer.id == 0 || joined.compared.contains(peer.id)) continue;
+    const auto link = links_.find(peer.name);
+    const bool has_all = std::ranges::any_of(said, [&](const backend::StoredFrontier& frontier) {
+      return frontier.site == peer.id && frontier.of == site && frontier.version >= joined.up_to;
+    });
+    done &= has_all;
+    if (!has_all || link == links_.end()) continue;
+    link->second.second->copy_again();
+    joined.compared.insert(peer.id);
+  }
+  return done;
 }
 
 // A peer's PostgreSQL applies commit by commit, and each costs it as much as some twenty rows. While one that

@@ -35,7 +35,12 @@ class LinkKeeper {
   void add_options();
   void follow_peers();
   bool note_given_up(const std::vector<backend::PeerRow>& peers);
+  struct Joined {
+    backend::Version up_to = 0;
+    std::set<backend::SiteId> compared;  // itself, and the peers that are to be copied again for it
+  };
   void compare_behind_joins();
+  bool compare_behind(backend::SiteId site, Joined& joined, const std::vector<backend::StoredFrontier>& said);
   void end_links();
   void log_frontier();
   void set_pace();
@@ -50,10 +55,6 @@ class LinkKeeper {
   std::map<std::string, std::pair<std::string, std::unique_ptr<Link>>> links_;  // by name: conninfo, link
   std::vector<backend::PeerRow> peers_;                                         // a round ago
   std::set<backend::SiteId> expelled_;  // and what of it has been told
-  struct Joined {
-    backend::Version up_to = 0;
-    std::set<backend::SiteId> waiting;  // peers that have not said that they have all that it brought
-  };
   std::map<backend::SiteId, Joined> joined_;
   std::string trouble_;
   std::mutex mutex_;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backend/shared_log.hpp"
+#include "src/keyspace/clock.hpp"
 
 namespace isthmus {
 
@@ -60,6 +61,8 @@ class Site {
 
   /// The database's clock minus ours, in milliseconds.
   std::int64_t clock_offset_ms() const { return clock_offset_ms_.load(std::memory_order_relaxed); }
+  /// What the database's clock shows now, in milliseconds since the Unix epoch.
+  std::int64_t database_now_ms() const { return wall_clock_ms() + clock_offset_ms(); }
   /// The newest lease that the feed has shown.
   backend::LeaseRow lease() const;
   void set_lease(const backend::LeaseRow& lease);
@@ -83,9 +86,12 @@ class Site {
   /// Whether rows are being fetched or copied: what they make of keys is told when all of them are here.
   bool repairing() const { return own_rows_missing_.load() || copies_.load() > 0; }
   void set_own_rows_missing(bool missing) { own_rows_missing_.store(missing); }
-  /// The process ends: that sessions are given up now is no news.
+  /// The process ends: whatever waits for the database is given up now, and that is no news.
   bool ending() const { return ending_.load(); }
-  void set_ending() { ending_.store(true); }
+  void end_waits() {
+    ending_.store(true);
+    log_.end_waits();
+  }
   void count_copy(int change) { copies_.fetch_add(change); }
   /// Below this version nothing new can arrive from any site.
   backend::Version stable() const { return stable_.load(std::memory_order_relaxed); }

@@ -27,15 +27,6 @@ StoredKey string_key(const std::string& name, const std::string& value, Version 
   return key;
 }
 
-StoredKey hash_key(const std::string& name, Version version) {
-  StoredKey key;
-  key.key = name;
-  key.type = StoredType::hash;
-  key.version = version;
-  key.site = kSite;
-  return key;
-}
-
 StoredKey deleted_key(const std::string& name, Version version) {
   StoredKey key = string_key(name, "", version);
   key.type = StoredType::none;

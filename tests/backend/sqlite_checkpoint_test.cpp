@@ -14,15 +14,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-StoredKey hash_key(const std::string& name, Version version) {
-  StoredKey key;
-  key.key = name;
-  key.type = StoredType::hash;
-  key.version = version;
-  key.site = kSite;
-  return key;
-}
-
 StoredKey forgotten(const std::string& name) {
   StoredKey key;
   key.key = name;

@@ -108,6 +108,15 @@ std::vector<Row> changes_of_all_kinds() {
   return rows;
 }
 
+StoredKey hash_key(const std::string& name, Version version) {
+  StoredKey key;
+  key.key = name;
+  key.type = StoredType::hash;
+  key.version = version;
+  key.site = kSite;
+  return key;
+}
+
 RowBatch make_batch(const std::vector<Row>& rows) {
   RowBatch batch;
   for (const Row& row : rows) batch.append(row);

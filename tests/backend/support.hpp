@@ -67,6 +67,8 @@ Row make_row(Seq seq, RowKind kind, std::string_view key = {}, std::string_view 
              std::string_view value = {});
 
 RowBatch make_batch(const std::vector<Row>& rows);
+/// A hash of the checkpoint, of db 0 and site kSite, without its fields.
+StoredKey hash_key(const std::string& name, Version version);
 
 /// One of every kind that says something of the state, each a thing that only some rows say. Their views live
 /// for ever.
